@@ -1,0 +1,133 @@
+"""Losses as pure functions: divergences, negative log-likelihoods, adversarial losses and penalties.
+
+Everything here is computed in float32 or more, outside autocast. What is "per example" is summed over all other
+dimensions and has shape (batch,); the unit is nats unless a docstring says otherwise.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+LEVELS = 256
+"""Grey levels of an 8-bit image; level k is the pixel value k / 255."""
+
+
+def kl_to_standard_normal(mu: Float[Tensor, "batch latent"], log_var: Float[Tensor, "batch latent"]) -> Float[Tensor, " batch"]:
+    """KL(N(mu, diag exp log_var) || N(0, I)) = 1/2 sum(mu^2 + exp(log_var) - 1 - log_var), in nats per example.
+
+    References:
+        Auto-Encoding Variational Bayes (Kingma and Welling, 2013), appendix B, https://arxiv.org/abs/1312.6114
+    """
+    return 0.5 * (mu.square() + log_var.exp() - 1 - log_var).sum(-1)
+
+
+def normal_log_prob(z: Float[Tensor, "... latent"], mu: Tensor | float, log_var: Tensor | float) -> Float[Tensor, "..."]:
+    """log N(z; mu, diag exp log_var), summed over the last dimension."""
+    log_var = torch.as_tensor(log_var, dtype=z.dtype, device=z.device)
+    return -0.5 * ((z - mu).square() * (-log_var).exp() + log_var + math.log(2 * math.pi)).sum(-1)
+
+
+def bernoulli_nll(logits: Float[Tensor, "batch ..."], x: Float[Tensor, "batch ..."]) -> Float[Tensor, " batch"]:
+    """-log P(x) of independent coins, x logit: sum(softplus(l) - x l), in nats per example.
+
+    With x in {0, 1} this is a likelihood; with grey values in [0, 1] it is the cross-entropy, a loss only.
+    """
+    logits, x = logits.flatten(1), x.flatten(1)
+    return F.softplus(logits).sum(1) - torch.linalg.vecdot(x, logits)
+
+
+def squared_error(
+    mean: Float[Tensor, "batch ..."], x: Float[Tensor, "batch ..."], *, mask: Float[Tensor, "batch ..."] | None = None
+) -> Float[Tensor, " batch"]:
+    """1/2 ||x - mean||^2 per example: a Gaussian of variance one in nats, up to the constant D/2 log 2 pi.
+
+    Elements where `mask` is 0 are left out, those where it is 1 count.
+    """
+    error = 0.5 * (mean - x).square()
+    return (error if mask is None else error * mask).flatten(1).sum(1)
+
+
+def gaussian_nll(
+    mean: Float[Tensor, "batch ..."],
+    log_scale: Tensor,
+    x: Float[Tensor, "batch ..."],
+    *,
+    mask: Float[Tensor, "batch ..."] | None = None,
+) -> Float[Tensor, " batch"]:
+    """-log N(x; mean, diag exp(2 log_scale)), in nats per example; `log_scale` broadcasts against x.
+
+    Elements where `mask` is 0 are left out, those where it is 1 count.
+    """
+    nll = 0.5 * ((x - mean) * (-log_scale).exp()).square() + log_scale + 0.5 * math.log(2 * math.pi)
+    return (nll if mask is None else nll * mask).flatten(1).sum(1)
+
+
+def discretised_logistic_nll(mean: Float[Tensor, "batch ..."], log_scale: Tensor, x: Float[Tensor, "batch ..."]) -> Float[Tensor, " batch"]:
+    """-log P(x) of 8-bit pixels x = k / 255, each a logistic variable rounded to its level, in nats per example.
+
+    P(x) = sigmoid(a) - sigmoid(b) with a, b = (x - mean +- 1/510) / scale; the lowest and the highest level take the
+    tails. The difference is sigmoid(a) sigmoid(-b) (1 - exp(b - a)), whose logarithm is safe for every scale.
+
+    References:
+        PixelCNN++: Improving the PixelCNN with Discretized Logistic Mixture Likelihood and Other Modifications
+        (Salimans et al., 2017), https://arxiv.org/abs/1701.05517
+    """
+    inverse = (-log_scale).exp()
+    centred, half = (x - mean) * inverse, inverse / (2 * (LEVELS - 1))
+    # Half a level of slack: pixels come as k * (1 / 255) in float32.
+    lowest, highest = x < 0.5 / (LEVELS - 1), x > 1 - 0.5 / (LEVELS - 1)
+    upper = F.softplus(-(centred + half)).masked_fill(highest, 0.0)
+    lower = F.softplus(centred - half).masked_fill(lowest, 0.0)
+    width = torch.log(-torch.expm1(-2 * half)).expand_as(x).masked_fill(lowest | highest, 0.0)
+    return (upper + lower - width).flatten(1).sum(1)
+
+
+def categorical_nll(logits: Float[Tensor, "batch categories"], x: Float[Tensor, "batch categories"]) -> Float[Tensor, " batch"]:
+    """-log P(x) of a one-hot x under softmax(logits), in nats per example."""
+    return -(x * logits.log_softmax(-1)).sum(-1)
+
+
+def real_loss(logits: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
+    """What the discriminator pays for real examples: mean softplus(-D(x)) = -log sigmoid(D(x)), in nats.
+
+    References:
+        Generative Adversarial Networks (Goodfellow et al., 2014), https://arxiv.org/abs/1406.2661
+    """
+    return F.softplus(-logits).mean()
+
+
+def fake_loss(logits: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
+    """What the discriminator pays for generated examples: mean softplus(D(G(z))) = -log(1 - sigmoid), in nats.
+
+    References:
+        Generative Adversarial Networks (Goodfellow et al., 2014), https://arxiv.org/abs/1406.2661
+    """
+    return F.softplus(logits).mean()
+
+
+def generator_loss(logits: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
+    """The non-saturating loss of the generator: mean softplus(-D(G(z))), which is `real_loss` of its own examples.
+
+    References:
+        Generative Adversarial Networks (Goodfellow et al., 2014), section 3, https://arxiv.org/abs/1406.2661
+    """
+    return real_loss(logits)
+
+
+def r1_penalty(discriminator: Callable[[Tensor], Float[Tensor, " batch"]], x: Float[Tensor, "batch ..."]) -> Float[Tensor, ""]:
+    """1/2 E ||grad_x D(x)||^2 on real examples; its weight is gamma, its unit logits^2 over (unit of x)^2.
+
+    `discriminator` gives one logit an example and must not mix examples (no batch norm). The result can be
+    differentiated with respect to the discriminator's parameters; `x` is left as it is.
+
+    References:
+        Which Training Methods for GANs do actually Converge? (Mescheder et al., 2018), https://arxiv.org/abs/1801.04406
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(discriminator(x).sum(), x, create_graph=True)
+    return 0.5 * gradient.flatten(1).square().sum(1).mean()

@@ -1,0 +1,264 @@
+"""GPT: a causal transformer that gives the next token's distribution, in a recipe tuned for minutes on two CPU cores.
+
+p(x) = prod_t p(x_t | begin, x_1, ..., x_{t-1})
+
+The blocks are pre-normalised, with rotary positions, normalised queries and keys, and residual branches that start at
+zero; Muon moves the matrices and AdamW the rest.
+
+References:
+    Language Models are Unsupervised Multitask Learners, Radford et al., 2019,
+        https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
+    RoFormer: Enhanced Transformer with Rotary Position Embedding, Su et al., 2021, https://arxiv.org/abs/2104.09864
+    Muon: An optimizer for hidden layers in neural networks, Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pofx import core
+from pofx.core import (
+    Batch,
+    Budget,
+    Completes,
+    DataSpec,
+    Fraction,
+    Likelihood,
+    Loss,
+    Model,
+    Network,
+    Noise,
+    Positive,
+    Recipe,
+    Samples,
+    Scores,
+    UsageError,
+)
+from pofx.nn.attention import CausalTransformer, Memory
+
+OPTIMIZER = core.Optimizer(
+    name="muon", lr=3e-3, matrix_lr=3e-2, betas=(0.9, 0.95), momentum=0.95, decay="linear", decay_start=0.4
+)  # fmt: skip
+
+SPEED = 1_000_000
+"""Training tokens a minute that a recipe counts on: what the smaller networks do on two CPU cores."""
+
+SIZES = ((15_000_000, 6, 384), (6_000_000, 6, 256), (4_000_000, 4, 256), (100_000, 4, 192), (0, 2, 64))
+"""Networks for budgets of at least so many training tokens: (tokens, depth, width)."""
+
+
+def _tokens(budget: Budget, size: int, batch: int) -> float:
+    """Training tokens in a budget."""
+    if budget.minutes is not None:
+        return budget.minutes * SPEED
+    return budget.epochs * size if budget.epochs is not None else (budget.steps or 0) * batch
+
+
+def probabilities(logits: Float[Tensor, "n vocabulary"], temperature: float = 1.0) -> Float[Tensor, "n vocabulary"]:
+    """Softmax of logits / temperature in float64, on the CPU, where every machine has it."""
+    return (logits.to("cpu", torch.float64) / temperature).softmax(-1)
+
+
+class NextToken(Network):
+    """Logits of the next token after each one, from symbols below vocabulary + 1, the last of which is the begin symbol."""
+
+    def __init__(self, vocabulary: int, width: int, depth: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary + 1, width)
+        self.transformer = CausalTransformer(width, depth, heads, dropout)
+        self.head = nn.Linear(width, vocabulary, bias=False)
+        # Its rows belong to symbols, as those of the embedding, so AdamW moves it and Muon does not.
+        self.head.moved_as_matrix = False
+        nn.init.normal_(self.head.weight, std=0.02)
+
+    def compute(self, tokens: Int64[Tensor, "batch time"], memory: Memory | None = None) -> Float[Tensor, "batch time vocabulary"]:
+        """Logits after each of `tokens`, which stand behind those in `memory` and are added to it."""
+        return self.head(self.transformer(self.embedding(tokens), memory))
+
+
+class GPT(Model, Samples, Scores, Completes):
+    """A causal transformer on tokens.
+
+    Every token is predicted, the first from a begin symbol that is no part of the vocabulary. A text longer than the
+    window is read with a sliding context: where the window is full, it starts anew with the begin symbol and the last
+    half window. Scoring, sampling and completing follow this one rule.
+
+    Raises `UsageError` for data without a vocabulary.
+    """
+
+    kinds = frozenset({"tokens"})
+    window: int
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(core.Config):
+        """Size of the network and how it is trained."""
+
+        window: Positive = 256
+        """Tokens that the model sees at once."""
+        width: Positive = 256
+        """Features of a token."""
+        depth: Positive = 4
+        """Transformer blocks."""
+        heads: Positive = 4
+        """Attention heads; 2 x heads divides width."""
+        dropout: Fraction = 0.0
+        """Share of features dropped from the embedding and from each residual branch."""
+        optimizer: core.Optimizer = field(default_factory=lambda: OPTIMIZER)
+        """How the parameters move."""
+
+    def __init__(self, spec: DataSpec, config: Config) -> None:
+        super().__init__(spec, config)
+        if spec.vocabulary < 1:
+            raise UsageError("gpt needs tokens: the data has no vocabulary")
+        self.window = config.window
+        self.begin = spec.vocabulary
+        self.network = NextToken(spec.vocabulary, config.width, config.depth, config.heads, config.dropout)
+
+    @classmethod
+    def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
+        """Size from the length of the budget and of the text; a short text read often is read with dropout."""
+        budget = budget or Budget(minutes=3)
+        size = spec.size or 1_000_000
+        # A window leaves room for several of them in the text, and never exceeds it.
+        window, batch_size = max(1, min(256, size // 16)), 8
+        seen = _tokens(budget, size, window * batch_size)
+        passes = seen / size
+        # A large network learns a short text by heart, whatever the time.
+        affordable = min(seen, 20 * size)
+        depth, width = next((depth, width) for least, depth, width in SIZES if affordable >= least)
+        config = cls.Config(
+            window=window,
+            width=width,
+            depth=depth,
+            heads=width // 64,
+            dropout=0.2 if passes > 20 else 0.1 if passes > 4 else 0.0,
+            optimizer=OPTIMIZER,
+        )
+        return Recipe(config=config, batch_size=batch_size, budget=budget, ema=0.99)
+
+    def loss(self, batch: Batch) -> Loss:
+        """The term `nll`: -log p in nats per token, a mean over all tokens of the batch."""
+        logits = self.logits(batch.x)
+        return Loss({"nll": F.cross_entropy(logits.flatten(0, 1), batch.x.flatten())})
+
+    def logits(self, x: Int64[Tensor, "batch time"]) -> Float[Tensor, "batch time vocabulary"]:
+        """Logits of every token of x from those before it; x may be longer than the window."""
+        parts: list[Tensor] = []
+        done, length = 0, x.shape[1]
+        while done < length:
+            start = self._start(done)
+            stop = min(start + self.window, length)
+            parts.append(self.network(self._inputs(x, start, stop - 1))[:, done - start :])
+            done = stop
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def _start(self, position: int) -> int:
+        """The first token of the context from which the token at `position` is predicted."""
+        stride = self.window - self.window // 2
+        return 0 if position < self.window else ((position - self.window) // stride + 1) * stride
+
+    def _inputs(self, x: Int64[Tensor, "batch time"], start: int, stop: int) -> Int64[Tensor, "batch context"]:
+        """The begin symbol and the tokens [start, stop)."""
+        return F.pad(x[:, start:stop], (1, 0), value=self.begin)
+
+    @torch.no_grad()
+    def log_prob(self, x: Int64[Tensor, "batch time"], *, label: Tensor | None = None) -> Likelihood:
+        """Exact log p(x) in nats per example: the sum over its tokens. `label` must be None."""
+        self._refuse(label)
+        nats = F.cross_entropy(self.logits(x).transpose(1, 2), x, reduction="none")
+        return Likelihood(-nats.sum(1), "exact", "tokens")
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        noise: Noise,
+        label: Tensor | None = None,
+        length: int | None = None,
+        prompt: Int64[Tensor, " prompt"] | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        mode: Literal["draw", "mean"] = "draw",
+    ) -> Int64[Tensor, "n time"]:
+        """n texts, each the prompt and `length` new tokens.
+
+        Arguments:
+            label: must be None.
+            length: new tokens; None means one window, whatever the prompt.
+            prompt: tokens that every text starts with; it may be longer than the window.
+            temperature: divides the logits; below 1 prefers likely tokens.
+            top_k: draws among the k likeliest tokens only.
+            mode: "mean" takes the likeliest token each time, and no random number.
+
+        Raises `UsageError` for a prompt outside the vocabulary and for a temperature, length or top_k that makes no sense.
+        """
+        self._refuse(label)
+        length = self.config.window if length is None else length
+        core.Range(0).check("length", length)
+        core.Range(0, open=True).check("temperature", temperature)
+        core.Range(1).check("top-k", 1 if top_k is None else top_k)
+        given = torch.empty(0, dtype=torch.int64) if prompt is None else prompt
+        self._check(given)
+        x = F.pad(given.to(self.device), (0, length)).repeat(n, 1)
+
+        def choose(logits: Float[Tensor, "n vocabulary"]) -> Int64[Tensor, " n"]:
+            if mode == "mean":
+                return logits.argmax(-1)
+            if top_k is not None and top_k < logits.shape[-1]:
+                logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -torch.inf)
+            return noise.categorical(probabilities(logits, temperature))
+
+        read = self._reader(x)
+        for position in range(len(given), x.shape[1]):
+            x[:, position] = choose(read(position))
+        return x
+
+    @torch.no_grad()
+    def complete(self, x: Int64[Tensor, "batch time"], mask: Bool[Tensor, "batch time"], *, noise: Noise) -> Int64[Tensor, "batch time"]:
+        """x with the tokens where `mask` is False drawn anew, from left to right.
+
+        Each is drawn from its distribution given what stands to its left, kept or drawn; what stands to its right has no
+        influence, so a gap in the middle is filled without regard to how it must end.
+
+        Raises `UsageError` where a kept token lies outside the vocabulary.
+        """
+        self._check(x[mask])
+        x = x.masked_fill(~mask, 0)
+        read = self._reader(x)
+        for position in range(x.shape[1]):
+            kept = mask[:, position]
+            if kept.all():
+                # Spends the numbers that another row's gap here would, so that rows do not depend on one another.
+                noise.uniform(1)
+            else:
+                x[:, position] = torch.where(kept, x[:, position], noise.categorical(probabilities(read(position))))
+        return x
+
+    def _reader(self, x: Int64[Tensor, "batch time"]) -> Callable[[int], Float[Tensor, "batch vocabulary"]]:
+        """A function from rising positions to their logits given what x holds to the left at the time of the call.
+
+        It reads every token once in each context: what is new since the last call in one piece, the rest from memory.
+        """
+        memory, start = Memory(self.config.window, self.config.depth), 0
+
+        def read(position: int) -> Float[Tensor, "batch vocabulary"]:
+            nonlocal memory, start
+            if start != self._start(position):
+                memory, start = Memory(self.config.window, self.config.depth), self._start(position)
+            return self.network(self._inputs(x, start, position)[:, memory.length :], memory)[:, -1]
+
+        return read
+
+    def _refuse(self, label: Tensor | None) -> None:
+        if label is not None:
+            raise UsageError("gpt models text without labels: leave the label out")
+
+    def _check(self, tokens: Int64[Tensor, " tokens"]) -> None:
+        if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.begin:
+            raise UsageError(f"a token lies outside the vocabulary of {self.begin} symbols: encode the text with the run's own codec")

@@ -1,0 +1,181 @@
+"""Causal self-attention: a transformer over sequences, with rotary positions and a memory for fast decoding."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pofx.core import UsageError
+
+
+def normalise(x: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
+    """Layer normalisation over the last axis, without a learned scale or shift.
+
+    The linear layer that follows can learn both. (RMS norm, which keeps the mean, has no fused kernel on a CPU and
+    costs four times as much there.)
+
+    References:
+        Layer Normalization, Ba, Kiros and Hinton, 2016, https://arxiv.org/abs/1607.06450
+    """
+    return F.layer_norm(x, x.shape[-1:])
+
+
+class Rotation(NamedTuple):
+    """Angles of some positions, by which queries and keys are turned.
+
+    cos, sin: (time, features / 2), in float32 or wider.
+    """
+
+    cos: Float[Tensor, "time half"]
+    sin: Float[Tensor, "time half"]
+
+    @classmethod
+    def at(cls, start: int, stop: int, features: int, like: Tensor) -> "Rotation":
+        """Rotation of the positions [start, stop) for heads of `features` features, on the device of `like`."""
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        frequency = 10_000.0 ** -(torch.arange(0, features, 2, device=like.device, dtype=dtype) / features)
+        angle = torch.outer(torch.arange(start, stop, device=like.device, dtype=dtype), frequency)
+        return cls(angle.cos(), angle.sin())
+
+    def turn(self, x: Float[Tensor, "batch time ... features"]) -> Float[Tensor, "batch time ... features"]:
+        """Turns each pair (i, i + features / 2) of x by the angle of its position, so that products of queries and keys
+        depend on the distance of their positions alone.
+
+        References:
+            RoFormer: Enhanced Transformer with Rotary Position Embedding, Su et al., 2021, https://arxiv.org/abs/2104.09864
+        """
+        shape = (self.cos.shape[0], *[1] * (x.dim() - 3), self.cos.shape[1])
+        cos, sin = self.cos.to(x.dtype).view(shape), self.sin.to(x.dtype).view(shape)
+        left, right = x.chunk(2, dim=-1)
+        return torch.cat((left * cos - right * sin, left * sin + right * cos), dim=-1)
+
+
+class Memory:
+    """Keys and values of the positions that a transformer has read, so that the next one costs one position.
+
+    It belongs to one call that decodes; a model keeps none.
+
+    Arguments:
+        capacity: the most positions it will hold.
+        depth: layers of the transformer.
+    """
+
+    def __init__(self, capacity: int, depth: int) -> None:
+        self.capacity, self.length = capacity, 0
+        self._layers: list[Tensor | None] = [None] * depth
+
+    def extend(self, layer: int, new: Float[Tensor, "two batch heads time features"]) -> Float[Tensor, "two batch heads past features"]:
+        """Keys and values of all positions of a layer, the new ones appended; `length` is moved by the transformer."""
+        held = self._layers[layer]
+        if held is None:
+            two, batch, heads, _, features = new.shape
+            held = self._layers[layer] = new.new_empty(two, batch, heads, self.capacity, features)
+        stop = self.length + new.shape[3]
+        held[:, :, :, self.length : stop] = new
+        return held[:, :, :, :stop]
+
+
+class CausalAttention(nn.Module):
+    """Multi-head attention in which a position sees itself and those before it.
+
+    Queries and keys are normalised, so that their products stay bounded at large learning rates, then turned by their
+    positions.
+
+    Arguments:
+        width: features in and out.
+        heads: a divisor of width; width / heads is even.
+
+    References:
+        Attention Is All You Need, Vaswani et al., 2017, https://arxiv.org/abs/1706.03762
+        Query-Key Normalization for Transformers, Henry et al., 2020, https://arxiv.org/abs/2010.04245
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        if width % (2 * heads):
+            raise UsageError(
+                f"a width of {width} does not divide into {heads} heads of an even number of features: choose a multiple of {2 * heads}"
+            )
+        self.heads = heads
+        self.project_in = nn.Linear(width, 3 * width, bias=False)
+        self.project_out = nn.Linear(width, width, bias=False)
+
+    def forward(
+        self, x: Float[Tensor, "batch time width"], rotation: Rotation, memory: Memory | None = None, layer: int = 0
+    ) -> Float[Tensor, "batch time width"]:
+        """What each position of x gathers from itself, from those before it and from those in `memory` at `layer`."""
+        batch, time, width = x.shape
+        query_key, value = self.project_in(x).view(batch, time, 3, self.heads, width // self.heads).split((2, 1), dim=2)
+        query, key = rotation.turn(normalise(query_key).to(value.dtype)).transpose(1, 3).unbind(2)
+        value = value.squeeze(2).transpose(1, 2)
+        seen = None
+        if memory is not None:
+            key, value = memory.extend(layer, torch.stack((key, value)))
+            if time > 1 and memory.length:
+                seen = torch.ones(time, key.shape[2], dtype=torch.bool, device=x.device).tril(memory.length)
+        # With an empty memory this is plain causal attention; a single new position sees everything that is held.
+        causal = seen is None and time == key.shape[2]
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, is_causal=causal)
+        return self.project_out(mixed.transpose(1, 2).reshape(batch, time, width))
+
+
+class Block(nn.Module):
+    """Pre-norm residual block: attention, then two dense layers with a GELU between; it starts as the identity.
+
+    Arguments:
+        width: features in and out.
+        heads: attention heads.
+        dropout: share of features of each branch that are dropped in training.
+
+    References:
+        Language Models are Unsupervised Multitask Learners, Radford et al., 2019 (section 2.3),
+            https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
+        Gaussian Error Linear Units (GELUs), Hendrycks and Gimpel, 2016, https://arxiv.org/abs/1606.08415
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.attention = CausalAttention(width, heads)
+        self.widen = nn.Linear(width, 4 * width, bias=False)
+        self.narrow = nn.Linear(4 * width, width, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        # Branches that start at zero leave the gradient of a deep stack undisturbed.
+        nn.init.zeros_(self.attention.project_out.weight)
+        nn.init.zeros_(self.narrow.weight)
+
+    def forward(
+        self, x: Float[Tensor, "batch time width"], rotation: Rotation, memory: Memory | None = None, layer: int = 0
+    ) -> Float[Tensor, "batch time width"]:
+        """x and what both branches add to it; `memory` and `layer` as in `CausalAttention`."""
+        x = x + self.dropout(self.attention(normalise(x), rotation, memory, layer))
+        return x + self.dropout(self.narrow(F.gelu(self.widen(normalise(x)))))
+
+
+class CausalTransformer(nn.Module):
+    """A stack of blocks between embeddings and a head; its output is normalised.
+
+    Arguments:
+        width: features in and out.
+        depth: blocks.
+        heads: attention heads of each block.
+        dropout: share of features dropped from the input and from each branch, in training.
+    """
+
+    def __init__(self, width: int, depth: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.features = width // heads
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
+
+    def forward(self, x: Float[Tensor, "batch time width"], memory: Memory | None = None) -> Float[Tensor, "batch time width"]:
+        """Reads x at the positions after those in `memory`, and adds them to it."""
+        start = 0 if memory is None else memory.length
+        rotation = Rotation.at(start, start + x.shape[1], self.features, x)
+        x = self.dropout(x)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, rotation, memory, layer)
+        if memory is not None:
+            memory.length = start + x.shape[1]
+        return normalise(x)

@@ -1,0 +1,188 @@
+"""Convolutional networks for images of any height and width: down by ceil-halving, up again to the exact sizes.
+
+Channels are multiples of 32 where speed counts, and tensors between layers stay in channels-last memory: the code at
+the end of an encoder is flattened as (height, width, channels), which is then no copy. No layer looks at more than one
+example of a batch, so that a discriminator's penalty on one example says nothing about its neighbours.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pofx.core import Network
+from pofx.nn.mlp import Activation, nonlinearity
+
+
+def pyramid(height: int, width: int, *, smallest: int = 7) -> tuple[tuple[int, int], ...]:
+    """Image sizes from (height, width) down, each half of the last rounded up, until no side exceeds `smallest`.
+
+    There is at least one halving: 28 x 28 gives 28, 14, 7; 112 x 92 gives 112 x 92, 56 x 46, 28 x 23, 14 x 12, 7 x 6.
+    """
+    sizes = [(height, width)]
+    while len(sizes) == 1 or max(sizes[-1]) > smallest:
+        height, width = (height + 1) // 2, (width + 1) // 2
+        sizes.append((height, width))
+    return tuple(sizes)
+
+
+def widths(stages: int, channels: int, *, most: int = 256) -> tuple[int, ...]:
+    """Channels after each of `stages` halvings: `channels`, twice that, ..., but no more than `most` (or `channels`)."""
+    return tuple(min(channels * 2**stage, max(most, channels)) for stage in range(stages))
+
+
+class _Upsample(nn.Module):
+    """Nearest-neighbour up-sampling to an exact size, followed by `layer`."""
+
+    def __init__(self, size: tuple[int, int], layer: nn.Module) -> None:
+        super().__init__()
+        self.size, self.layer = size, layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(F.interpolate(x, size=self.size, mode="nearest"))
+
+
+class ConvEncoder(Network):
+    """Images to vectors: a 3x3 convolution of stride 2 for each halving of `pyramid`, then one linear layer.
+
+    Arguments:
+        shape: (channels, height, width) of an image.
+        out_features: length of the output.
+        channels: channels after the first halving; they double with each further one, up to 256.
+        activation: non-linearity after each convolution.
+        dropout: share of the features before the linear layer that training silences.
+        context: length of a vector (a label, say) that is joined to the features before the linear layer; 0 for none.
+
+    References:
+        Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks (Radford et al.,
+        2015), https://arxiv.org/abs/1511.06434
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        out_features: int,
+        *,
+        channels: int = 32,
+        activation: Activation = "silu",
+        dropout: float = 0.0,
+        context: int = 0,
+    ) -> None:
+        super().__init__()
+        width, *size = shape
+        sizes = pyramid(*size)
+        self.features = nn.Sequential()
+        for wider in widths(len(sizes) - 1, channels):
+            self.features.extend((nn.Conv2d(width, wider, 3, stride=2, padding=1), nonlinearity(activation)))
+            width = wider
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(width * sizes[-1][0] * sizes[-1][1] + context, out_features)
+
+    def compute(
+        self, x: Float[Tensor, "batch channels height width"], context: Float[Tensor, "batch context"] | None = None
+    ) -> Float[Tensor, "batch out_features"]:
+        """(batch, channels, height, width), and (batch, context) where there is one, to (batch, out_features)."""
+        features = self.dropout(self.features(x).permute(0, 2, 3, 1).flatten(1))
+        # Under autocast the features are bfloat16, and so must be what joins them.
+        return self.head(features if context is None else torch.cat((features, context.to(features.dtype)), 1))
+
+
+class ConvDecoder(Network):
+    """Vectors to images, the mirror of `ConvEncoder`: one linear layer, then up-sampling and a 3x3 convolution for each doubling.
+
+    Up-sampling before a convolution leaves none of the checkerboards of transposed convolutions.
+
+    Arguments:
+        in_features: length of the input.
+        shape: (channels, height, width) of the output, which is unbounded (logits, means).
+        channels: channels at the full size; they double with each halving, up to 256.
+        activation: non-linearity between the layers.
+
+    References:
+        Deconvolution and Checkerboard Artifacts (Odena et al., 2016), https://distill.pub/2016/deconv-checkerboard
+    """
+
+    def __init__(self, in_features: int, shape: Sequence[int], *, channels: int = 32, activation: Activation = "silu") -> None:
+        super().__init__()
+        out_channels, *size = shape
+        sizes = pyramid(*size)[::-1]
+        per_stage = widths(len(sizes) - 1, channels)[::-1]
+        self.code = (*sizes[0], per_stage[0])
+        self.stem = nn.Sequential(nn.Linear(in_features, self.code[0] * self.code[1] * self.code[2]), nonlinearity(activation))
+        self.layers = nn.Sequential()
+        for finer, width, narrower in zip(sizes[1:], per_stage, (*per_stage[1:], channels), strict=True):
+            self.layers.extend((_Upsample(finer, nn.Conv2d(width, narrower, 3, padding=1)), nonlinearity(activation)))
+        self.layers.append(nn.Conv2d(channels, out_channels, 3, padding=1))
+
+    def compute(self, z: Float[Tensor, "batch in_features"]) -> Float[Tensor, "batch channels height width"]:
+        """(batch, in_features) to (batch, channels, height, width)."""
+        return self.layers(self.stem(z).unflatten(1, self.code).permute(0, 3, 1, 2))
+
+
+class PoolingEncoder(Network):
+    """The lecture's convolutional encoder: two 3x3 convolutions, each followed by a 2x2 max-pooling.
+
+    28 x 28 becomes a code of 7 x 7 x `channels`, flattened in the order (height, width, channels).
+
+    Arguments:
+        shape: (channels, height, width) of an image.
+        channels: of both convolutions.
+
+    References:
+        Stacked Convolutional Auto-Encoders for Hierarchical Feature Extraction (Masci et al., 2011),
+        https://doi.org/10.1007/978-3-642-21735-7_7
+    """
+
+    def __init__(self, shape: Sequence[int], *, channels: int = 32) -> None:
+        super().__init__()
+        self.code = code_shape(shape, channels)
+        self.layers = nn.Sequential(
+            nn.Conv2d(shape[0], channels, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2, ceil_mode=True),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2, ceil_mode=True),
+        )
+
+    def compute(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch code"]:
+        """(batch, channels, height, width) to (batch, code height x code width x code channels)."""
+        return self.layers(x).permute(0, 2, 3, 1).flatten(1)
+
+
+class UpsamplingDecoder(Network):
+    """The lecture's convolutional decoder, the mirror of `PoolingEncoder`: 3x3 convolutions, each followed by up-sampling.
+
+    Arguments:
+        shape: (channels, height, width) of the output, which is unbounded (logits, means).
+        channels: of the convolutions and of the code.
+    """
+
+    def __init__(self, shape: Sequence[int], *, channels: int = 32) -> None:
+        super().__init__()
+        self.code = code_shape(shape, channels)
+        full, half, _ = _two_halvings(shape)
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(inplace=True),
+            _Upsample(half, nn.Conv2d(channels, channels, 3, padding=1)),
+            nn.ReLU(inplace=True),
+            _Upsample(full, nn.Conv2d(channels, shape[0], 3, padding=1)),
+        )
+
+    def compute(self, z: Float[Tensor, "batch code"]) -> Float[Tensor, "batch channels height width"]:
+        """(batch, code height x code width x code channels) to (batch, channels, height, width)."""
+        return self.layers(z.unflatten(1, self.code).permute(0, 3, 1, 2))
+
+
+def _two_halvings(shape: Sequence[int]) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    full = (shape[1], shape[2])
+    half = ((full[0] + 1) // 2, (full[1] + 1) // 2)
+    return full, half, ((half[0] + 1) // 2, (half[1] + 1) // 2)
+
+
+def code_shape(shape: Sequence[int], channels: int) -> tuple[int, int, int]:
+    """(height, width, channels) of the spatial code between `PoolingEncoder` and `UpsamplingDecoder`."""
+    return (*_two_halvings(shape)[2], channels)

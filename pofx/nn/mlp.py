@@ -1,0 +1,73 @@
+"""Dense networks: a multilayer perceptron for vectors and flattened images."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pofx.core import Network
+
+Activation = Literal["relu", "leaky_relu", "silu", "tanh"]
+
+
+def nonlinearity(name: Activation) -> nn.Module:
+    """The non-linearity called `name`; leaky_relu has slope 0.2, as discriminators use it."""
+    match name:
+        case "relu":
+            return nn.ReLU(inplace=True)
+        case "leaky_relu":
+            return nn.LeakyReLU(0.2, inplace=True)
+        case "silu":
+            return nn.SiLU()
+        case "tanh":
+            return nn.Tanh()
+
+
+class MLP(Network):
+    """A multilayer perceptron from tensors of shape (batch, *in_shape) to tensors of shape (batch, *out_shape).
+
+    Arguments:
+        in_shape: shape of one input, which is flattened; a number is a vector of that length.
+        out_shape: shape of one output; a number is a vector of that length.
+        hidden: widths of the hidden layers; none gives one linear map.
+        activation: non-linearity after each hidden layer.
+        norm: whether each hidden layer is layer-normalised before its non-linearity.
+        dropout: share of the hidden units that training silences.
+        context: length of a vector (a label, say) that is joined to the flattened input; 0 for none.
+
+    References:
+        Layer Normalization (Ba et al., 2016), https://arxiv.org/abs/1607.06450
+    """
+
+    def __init__(
+        self,
+        in_shape: int | Sequence[int],
+        out_shape: int | Sequence[int],
+        hidden: Sequence[int] = (),
+        *,
+        activation: Activation = "silu",
+        norm: bool = False,
+        dropout: float = 0.0,
+        context: int = 0,
+    ) -> None:
+        super().__init__()
+        self.out_shape = (out_shape,) if isinstance(out_shape, int) else tuple(out_shape)
+        width = context + (in_shape if isinstance(in_shape, int) else math.prod(in_shape))
+        self.layers = nn.Sequential()
+        for size in hidden:
+            self.layers.append(nn.Linear(width, size))
+            if norm:
+                self.layers.append(nn.LayerNorm(size))
+            self.layers.append(nonlinearity(activation))
+            if dropout:
+                self.layers.append(nn.Dropout(dropout))
+            width = size
+        self.layers.append(nn.Linear(width, math.prod(self.out_shape)))
+
+    def compute(self, x: Float[Tensor, "batch ..."], context: Float[Tensor, "batch context"] | None = None) -> Float[Tensor, "batch ..."]:
+        """(batch, *in_shape), and (batch, context) where there is one, to (batch, *out_shape)."""
+        x = x.flatten(1) if context is None else torch.cat((x.flatten(1), context), 1)
+        return self.layers(x).unflatten(1, self.out_shape)

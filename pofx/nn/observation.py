@@ -1,0 +1,164 @@
+"""p(x | z): what the output of a decoder says about the data, for images, vectors and the mixed columns of tables."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pofx import losses
+from pofx.core import DataSpec, Noise, UsageError
+
+Kind = Literal["bernoulli", "gaussian", "logistic", "squared_error"]
+Space = Literal["binary", "8-bit", "density"]
+
+# A scale is learned, starts small so that the first gradients are about x and not about the code (which would
+# collapse), and stays above exp(-7) of the data's unit: on constant features the likelihood would grow without bound.
+START, FLOOR = -2.0, -7.0
+
+
+class Observation(nn.Module):
+    """The distribution of x given a decoder's output of the same shape.
+
+    bernoulli: logits of coins. logistic: centres of 8-bit pixels, one learned scale for all. gaussian: means, with one
+    learned scale for all images, or one for each feature of a vector. squared_error: a Gaussian of variance one
+    without its constant, which is a loss and no likelihood. The means of images are squashed into [0, 1], except
+    under logistic, whose lowest and highest level take the tails.
+
+    In a table the numbers follow `kind` (nothing is asked of an empty one), categories are softmax logits and missing
+    indicators coins.
+
+    Arguments:
+        spec: of the data.
+        kind: as above. Raises `UsageError` where it does not fit the data.
+    """
+
+    def __init__(self, spec: DataSpec, kind: Kind) -> None:
+        super().__init__()
+        images = spec.kind == "images"
+        if kind == "bernoulli" and not images:
+            raise UsageError(f"bernoulli is for images in [0, 1], and these data are {spec.kind}: choose gaussian or squared_error")
+        if kind == "logistic" and spec.bits != 8:
+            raise UsageError("logistic is for 8-bit images, and these data are not: choose gaussian or bernoulli")
+        self.spec, self.kind = spec, kind
+        if kind == "logistic" or (kind == "gaussian" and images):
+            self.log_scale = nn.Parameter(torch.tensor(START))
+        elif kind == "gaussian" and self._numbers():
+            self.log_scale = nn.Parameter(torch.full((len(self._numbers()),) if spec.columns else spec.shape, START))
+
+    @staticmethod
+    def natural(spec: DataSpec) -> Kind:
+        """The kind that is a likelihood of these data."""
+        return {1: "bernoulli", 8: "logistic"}.get(spec.bits or 0, "gaussian")  # type: ignore[return-value]
+
+    @property
+    def space(self) -> Space | None:
+        """The space of the likelihood; None where `nll` is a loss only (cross-entropy or a density of 8-bit pixels)."""
+        if self.kind != self.natural(self.spec):
+            return None
+        return {"bernoulli": "binary", "logistic": "8-bit"}.get(self.kind, "density")  # type: ignore[return-value]
+
+    def _numbers(self) -> list[int]:
+        """Features that are numbers; all of them where the data are no table."""
+        if not self.spec.columns:
+            return list(range(self.spec.shape[-1]))
+        return [column.start for column in self.spec.columns if column.kind in ("number", "integer")]
+
+    def _indicators(self) -> dict[int, int]:
+        """From the feature of a number to the feature that says that it is missing."""
+        missing = {column.name: column.start for column in self.spec.columns if column.kind == "missing"}
+        numbers = (column for column in self.spec.columns if column.kind in ("number", "integer"))
+        return {column.start: missing[column.name] for column in numbers if column.name in missing}
+
+    @property
+    def _floored(self) -> Tensor:
+        return self.log_scale.clamp(min=FLOOR)
+
+    def _location(self, output: Tensor) -> Tensor:
+        if self.kind == "logistic":
+            return output + 0.5
+        return output.sigmoid() if self.spec.kind == "images" else output
+
+    def nll(self, output: Float[Tensor, "batch ..."], x: Float[Tensor, "batch ..."]) -> Float[Tensor, " batch"]:
+        """-log p(x | z) in nats per example (1/2 ||x - mean||^2 for squared_error)."""
+        if self.spec.columns:
+            return self._table_nll(output, x)
+        match self.kind:
+            case "bernoulli":
+                return losses.bernoulli_nll(output, x)
+            case "logistic":
+                return losses.discretised_logistic_nll(self._location(output), self._floored, x)
+            case "gaussian":
+                return losses.gaussian_nll(self._location(output), self._floored, x)
+            case "squared_error":
+                return losses.squared_error(self._location(output), x)
+
+    def _table_nll(self, output: Tensor, x: Tensor) -> Tensor:
+        total = x.new_zeros(len(x))
+        if numbers := self._numbers():
+            indicators = self._indicators()
+            # An empty number stands at 0 and says nothing: feature 0 of `present` is a column of ones.
+            present = torch.cat((torch.ones_like(x[:, :1]), 1 - x), 1)[:, [indicators.get(i, -1) + 1 for i in numbers]]
+            mean, found = output[:, numbers], x[:, numbers]
+            if self.kind == "gaussian":
+                total = total + losses.gaussian_nll(mean, self._floored, found, mask=present)
+            else:
+                total = total + losses.squared_error(mean, found, mask=present)
+        for column in self.spec.columns:
+            part = slice(column.start, column.stop)
+            if column.kind == "category":
+                total = total + losses.categorical_nll(output[:, part], x[:, part])
+        if flags := [column.start for column in self.spec.columns if column.kind == "missing"]:
+            total = total + losses.bernoulli_nll(output[:, flags], x[:, flags])
+        return total
+
+    def mean(self, output: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
+        """The expected x of an output; in a table the likeliest category and indicator, so that each row is a valid one."""
+        if self.spec.columns:
+            return self._table(output, None)
+        if self.kind == "bernoulli":
+            return output.sigmoid()
+        if self.kind == "logistic":
+            # The mean of a logistic variable cut off at 0 and 1: the integral of its survival function.
+            location, scale = self._location(output), self._floored.exp()
+            return (scale * (F.softplus(location / scale) - F.softplus((location - 1) / scale))).clamp(0, 1)
+        return self._location(output)
+
+    def draw(self, output: Float[Tensor, "batch ..."], noise: Noise) -> Float[Tensor, "batch ..."]:
+        """One x of each output's distribution, in the space of `Batch.x`. squared_error, which has none, gives its mean."""
+        if self.spec.columns:
+            return self._table(output, noise)
+        shape = output.shape[1:]
+        match self.kind:
+            case "bernoulli":
+                return (noise.uniform(*shape) < output.sigmoid()).to(output.dtype)
+            case "logistic":
+                u = noise.uniform(*shape).clamp(1e-6, 1 - 1e-6)
+                levels = losses.LEVELS - 1
+                return (self._location(output) + self._floored.exp() * u.logit()).mul(levels).round().clamp(0, levels) / levels
+            case "gaussian":
+                x = self._location(output) + self._floored.exp() * noise.normal(*shape)
+                return x.clamp(0, 1) if self.spec.kind == "images" else x
+            case "squared_error":
+                return self._location(output)
+
+    def _table(self, output: Tensor, noise: Noise | None) -> Tensor:
+        x = torch.zeros_like(output)
+        if numbers := self._numbers():
+            x[:, numbers] = output[:, numbers]
+            if noise is not None and self.kind == "gaussian":
+                x[:, numbers] += self._floored.exp() * noise.normal(len(numbers))
+        for column in self.spec.columns:
+            part = slice(column.start, column.stop)
+            if column.kind == "category":
+                weights = output[:, part].softmax(-1)
+                chosen = weights.argmax(-1) if noise is None else noise.categorical(weights)
+                x[:, part] = F.one_hot(chosen, column.stop - column.start).to(x.dtype)
+            elif column.kind == "missing":
+                threshold = 0.5 if noise is None else noise.uniform(1)
+                x[:, part] = (threshold < output[:, part].sigmoid()).to(x.dtype)
+        for number, indicator in self._indicators().items():
+            # As the data have it: an empty number stands at its mean, 0.
+            x[:, number] *= 1 - x[:, indicator]
+        return x

@@ -1,0 +1,234 @@
+"""Promises of `gpt`: it is a normalised distribution that never looks ahead, and its cache changes nothing."""
+
+import itertools
+
+import pytest
+import torch
+
+from pofx import core
+from pofx.core import Batch, Budget, DataSpec, Noise, UsageError
+from pofx.models.autoregressive.gpt import GPT
+
+
+def build(vocabulary: int = 5, *, size: int = 1000, seed: int = 0, **config) -> GPT:
+    """A small model in float64, whose weights are all drawn at random: branches that start at zero would hide errors."""
+    config = {"window": 8, "width": 16, "depth": 2, "heads": 2} | config
+    model = GPT(DataSpec("tokens", (), size=size, vocabulary=vocabulary), GPT.Config(**config)).double().eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.4, generator=generator)
+    return model
+
+
+def tokens(vocabulary: int, *shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(vocabulary, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_logit_depends_on_the_tokens_before_it_and_on_all_of_them():
+    model = build()
+    x = tokens(5, 1, 8)
+    inputs: list[torch.Tensor] = []
+    model.network.embedding.register_forward_hook(lambda _module, _args, out: inputs.append(out) or out.requires_grad_())
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    logits = model.logits(x)
+    for position in range(8):
+        (gradient,) = torch.autograd.grad(logits[0, position].logsumexp(0), inputs[0], retain_graph=True)
+        reached = gradient[0].abs().sum(-1) > 0
+        # Input 0 is the begin symbol and input t the token before position t.
+        assert reached.tolist() == [place <= position for place in range(8)]
+
+
+@pytest.mark.parametrize("window", [2, 3, 8])
+def test_probabilities_of_all_short_texts_sum_to_one(window):
+    model = build(3, window=window)
+    every = torch.tensor(list(itertools.product(range(3), repeat=3)))
+    scored = model.log_prob(every)
+    assert scored.kind == "exact"
+    assert scored.space == "tokens"
+    assert scored.nats.exp().sum().item() == pytest.approx(1, abs=1e-12)
+
+
+def test_loss_is_the_mean_of_minus_log_prob_per_token():
+    model = build()
+    x = tokens(5, 6, 8)
+    loss = model.loss(Batch(x))
+    torch.testing.assert_close(loss.total, -model.log_prob(x).nats.sum() / x.numel())
+    assert set(loss.terms) == {"nll"}
+
+
+@pytest.mark.parametrize("length", [3, 8, 21])
+def test_cached_logits_equal_uncached_ones_within_and_beyond_the_window(length):
+    model = build()
+    x = tokens(5, 4, length)
+    with torch.no_grad():
+        whole = model.logits(x)
+        read = model._reader(x)
+        # Uneven strides read some tokens one by one and some in a piece.
+        for position in [p for p in range(length) if p % 5 != 2]:
+            torch.testing.assert_close(read(position), whole[:, position], rtol=0, atol=1e-10)
+
+
+def test_the_context_slides_by_a_defined_rule():
+    model = build(window=8)
+    x = tokens(5, 1, 20)
+    with torch.no_grad():
+        logits = model.logits(x)
+        # Tokens 8 to 11 follow the begin symbol and tokens 4 to 7; tokens 12 to 15 the begin symbol and tokens 8 to 11.
+        torch.testing.assert_close(logits[:, 8:12], model.logits(x[:, 4:12])[:, 4:])
+        torch.testing.assert_close(logits[:, 12:16], model.logits(x[:, 8:16])[:, 4:])
+
+
+def test_greedy_samples_are_what_uncached_logits_would_give():
+    model = build()
+    drawn = model.sample(2, noise=Noise(0, 2), length=20, prompt=torch.tensor([1, 4]), mode="mean")
+    assert drawn.shape == (2, 22)
+    with torch.no_grad():
+        assert torch.equal(model.logits(drawn).argmax(-1)[:, 2:], drawn[:, 2:])
+
+
+def test_samples_do_not_depend_on_how_they_are_split_and_do_on_the_seed():
+    model = build()
+    whole = model.sample(6, noise=Noise(7, 6), length=20)
+    parts = [model.sample(2, noise=Noise(7, 2, first=first), length=20) for first in (0, 2, 4)]
+    assert torch.equal(whole, torch.cat(parts))
+    assert not torch.equal(whole, model.sample(6, noise=Noise(8, 6), length=20))
+
+
+def test_samples_follow_the_models_own_probabilities():
+    model = build(3, window=2)
+    count = 4000
+    drawn = model.sample(count, noise=Noise(0, count))
+    every = torch.tensor(list(itertools.product(range(3), repeat=2)))
+    expected = model.log_prob(every).nats.exp() * count
+    seen = (drawn[:, None] == every).all(-1).sum(0)
+    # Chi-squared with 8 degrees of freedom exceeds 31.8 once in 10,000 times.
+    assert ((seen - expected) ** 2 / expected).sum() < 31.8
+
+
+def test_the_begin_symbol_is_never_emitted():
+    model = build(2)
+    drawn = model.sample(64, noise=Noise(0, 64), length=30)
+    assert drawn.min() == 0
+    assert drawn.max() == 1
+    assert model.logits(drawn[:2]).shape[-1] == 2
+
+
+def test_a_prompt_stays_and_steers():
+    model = build()
+    prompt = tokens(5, 11)
+    other = prompt.clone()
+    other[-1] = (other[-1] + 1) % 5
+    drawn = model.sample(64, noise=Noise(0, 64), prompt=prompt)
+    assert drawn.shape == (64, 11 + 8)
+    assert (drawn[:, :11] == prompt).all()
+    assert not torch.equal(drawn[:, 11:], model.sample(64, noise=Noise(0, 64), prompt=other)[:, 11:])
+
+
+def test_top_k_and_temperature_narrow_the_choice():
+    model = build()
+    likeliest = model.sample(8, noise=Noise(0, 8), mode="mean")
+    assert torch.equal(model.sample(8, noise=Noise(0, 8), top_k=1), likeliest)
+    assert torch.equal(model.sample(8, noise=Noise(0, 8), temperature=1e-6), likeliest)
+    assert not torch.equal(model.sample(8, noise=Noise(0, 8), top_k=5), likeliest)
+    assert torch.equal(model.sample(8, noise=Noise(0, 8), top_k=5), model.sample(8, noise=Noise(0, 8)))
+
+
+def test_completion_keeps_what_is_known_and_rows_do_not_meddle():
+    model = build()
+    x, mask = tokens(5, 4, 20), torch.rand(4, 20, generator=torch.Generator().manual_seed(1)) < 0.5
+    mask[:, 3] = True
+    mask[0] = True
+    whole = model.complete(x.masked_fill(~mask, -1), mask, noise=Noise(3, 4))
+    assert torch.equal(whole[mask], x[mask])
+    assert whole.min() >= 0
+    assert whole.max() < 5
+    halves = [model.complete(x[i : i + 2], mask[i : i + 2], noise=Noise(3, 2, first=i)) for i in (0, 2)]
+    assert torch.equal(whole, torch.cat(halves))
+
+
+def test_completing_nothing_given_is_sampling():
+    model = build()
+    nothing = torch.zeros(3, 20, dtype=torch.bool)
+    completed = model.complete(tokens(5, 3, 20), nothing, noise=Noise(5, 3))
+    assert torch.equal(completed, model.sample(3, noise=Noise(5, 3), length=20))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"prompt": torch.tensor([5])}, "vocabulary"),
+        ({"prompt": torch.tensor([-1])}, "vocabulary"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"top_k": 0}, "top-k"),
+        ({"length": -1}, "length"),
+        ({"label": torch.tensor([0])}, "label"),
+    ],
+)
+def test_senseless_requests_are_refused_in_a_sentence(arguments, word):
+    with pytest.raises(UsageError, match=word):
+        build().sample(1, noise=Noise(0, 1), **arguments)
+
+
+def test_heads_must_divide_the_width_and_data_must_have_a_vocabulary():
+    with pytest.raises(UsageError, match="multiple of 10"):
+        build(width=16, heads=5)
+    with pytest.raises(UsageError, match="vocabulary"):
+        build(0)
+
+
+BUDGETS = [None, Budget(minutes=0.1), Budget(minutes=3), Budget(minutes=600), Budget(steps=1), Budget(steps=10**6), Budget(epochs=0.5)]
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("size", [0, 1, 50, 1764, 100_000, 983_777, 10**9])
+def test_the_recipe_is_pure_and_its_model_can_be_built(size, budget):
+    spec = DataSpec("tokens", (), size=size, vocabulary=65)
+    recipe = GPT.recipe(spec, budget)
+    assert recipe == GPT.recipe(spec, budget)
+    assert recipe.budget == (budget or Budget(minutes=3))
+    assert GPT.Config.from_json(recipe.config.to_json()) == recipe.config
+    assert recipe.batch_size >= 1
+    if size:
+        assert recipe.config.window <= size
+    with torch.device("meta"):
+        assert GPT(spec, recipe.config).window == recipe.config.window
+
+
+def test_more_time_gives_a_larger_model():
+    spec = DataSpec("tokens", (), size=983_777, vocabulary=65)
+    sizes = []
+    for minutes in (0.5, 3, 10, 60):
+        with torch.device("meta"):
+            model = GPT(spec, GPT.recipe(spec, Budget(minutes=minutes)).config)
+        sizes.append(sum(parameter.numel() for parameter in model.parameters()))
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1]
+
+
+def test_training_on_a_toy_text_finds_its_pattern():
+    torch.manual_seed(0)
+    text = torch.tensor([0, 1, 2, 3, 3, 2, 1, 0] * 250)
+    spec = DataSpec("tokens", (), size=len(text), vocabulary=4)
+    recipe = GPT.recipe(spec, Budget(steps=30))
+    model = GPT(spec, recipe.config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for move in range(30):
+        starts = torch.arange(4) * 7 + move
+        loss = model.loss(Batch(text[starts[:, None] + torch.arange(model.window)]))
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+    # A text of period 8 has almost no entropy; guessing costs log 4 = 1.39 nats a token.
+    assert loss.total.item() < 0.5
+
+
+def test_the_network_computes_in_bfloat16_and_answers_in_float32():
+    model = build().float()
+    seen = []
+    model.network.transformer.blocks[0].widen.register_forward_hook(lambda _module, _args, out: seen.append(out.dtype))
+    with core.precision(torch.bfloat16):
+        loss = model.loss(Batch(tokens(5, 2, 8)))
+    assert seen == [torch.bfloat16]
+    assert loss.total.dtype == torch.float32
