@@ -55,8 +55,8 @@ SIZES = ((15_000_000, 6, 384), (6_000_000, 6, 256), (4_000_000, 4, 256), (100_00
 def _tokens(budget: Budget, size: int, batch: int) -> float:
     """Training tokens in a budget."""
     if budget.minutes is not None:
-        return budget.minutes * SPEED
-    return budget.epochs * size if budget.epochs is not None else (budget.steps or 0) * batch
+        return float(budget.minutes * SPEED)
+    return float(budget.epochs * size if budget.epochs is not None else (budget.steps or 0) * batch)
 
 
 def probabilities(logits: Float[Tensor, "n vocabulary"], temperature: float = 1.0) -> Float[Tensor, "n vocabulary"]:

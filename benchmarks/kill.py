@@ -1,0 +1,140 @@
+"""Runs `pofx` in this process and kills it with SIGKILL at a chosen point: python benchmarks/kill.py POINT ARGUMENTS OF pofx ...
+
+POINT is
+    never            let it end;
+    loss:PLAYER:K    inside the K-th call of a player's loss (with --accumulate 2, an even K is in mid-accumulation);
+    save:K           inside the K-th write or flush of a file, with half of a written file's bytes on the disk.
+
+It also is what `tests/test_resume.py` and `benchmarks/resume.py` share: tiny data, the kill, the hashes to compare.
+"""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import numpy as np
+
+from pofx import checkpoint, data, discovery
+from pofx.core import Budget, Loss, Model
+
+STATE = ("weights.safetensors", "ema.safetensors", "training.safetensors")
+ROUNDS = 8
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _kill_in_loss(model: type[Model], player: str, call: int) -> None:
+    """The chosen call computes its loss, and so has changed what memory it changes, and never returns."""
+    players, calls = model.players, 0
+
+    def deadly(loss):  # noqa: ANN001, ANN202
+        def wrapped(batch) -> Loss:  # noqa: ANN001
+            nonlocal calls
+            calls += 1
+            result = loss(batch)
+            if calls == call:
+                _die()
+            return result
+
+        return wrapped
+
+    def patched(self: Model):  # noqa: ANN202
+        return tuple(dataclasses.replace(p, loss=deadly(p.loss)) if p.name == player else p for p in players(self))
+
+    model.players = patched  # type: ignore[method-assign]
+
+
+def _kill_in_save(call: int) -> None:
+    write, flush, calls = checkpoint.write_bytes, checkpoint.flush, 0
+
+    def count() -> bool:
+        nonlocal calls
+        calls += 1
+        return calls == call
+
+    def deadly_write(path: pathlib.Path, content: bytes) -> None:
+        if count():
+            path.write_bytes(content[: len(content) // 2])
+            _die()
+        write(path, content)
+
+    def deadly_flush(path: pathlib.Path) -> None:
+        if count():
+            _die()
+        flush(path)
+
+    checkpoint.write_bytes, checkpoint.flush = deadly_write, deadly_flush
+
+
+def data_for(name: str, folder: pathlib.Path) -> tuple[pathlib.Path, list[str]]:
+    """Tiny data of the first kind that a model takes, written into `folder`, and the flags that go with them."""
+    kinds, random = discovery.model(name).kinds, np.random.default_rng(0)
+    if "images" in kinds:
+        path, flags = folder / "images.npz", ["--batch-size", "8"]
+        np.savez(path, x=random.integers(0, 256, (64, 8, 8), dtype=np.uint8))
+    elif "tokens" in kinds:
+        path, flags = folder / "text.txt", ["--batch-size", "4"]
+        path.write_text("".join(random.choice(list("abcd \n"), 2000)), encoding="utf-8")
+    else:
+        path, flags = folder / "vectors.npy", ["--batch-size", "8"]
+        shape = (64, 3) if "vectors" in kinds else (64, 5, 2)
+        np.save(path, random.standard_normal(shape).astype(np.float32))
+        flags += [] if "vectors" in kinds else ["--data.kind", "sequences"]
+    return path, flags
+
+
+def tiny(name: str, folder: pathlib.Path) -> Model:
+    """The model that `arguments` trains, untrained."""
+    path, flags = data_for(name, folder)
+    options = data.Options(kind="sequences") if "--data.kind" in flags else data.Options()
+    cls, spec = discovery.model(name), data.load(path, options).spec
+    return cls(spec, cls.recipe(spec, Budget(steps=ROUNDS)).config)
+
+
+def arguments(name: str, folder: pathlib.Path, run: pathlib.Path, *, accumulate: int = 1) -> list[str]:
+    """A training of a few rounds that saves often."""
+    path, flags = data_for(name, folder)
+    return [
+        "train", name, "--data", str(path), "--run", str(run), "--steps", str(ROUNDS), "--checkpoint-every", "3",
+        "--accumulate", str(accumulate), "--quiet", *flags,
+    ]  # fmt: skip
+
+
+def child(point: str, argv: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    """This file in a process of its own."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(
+        [sys.executable, __file__, point, *argv], env=env, capture_output=True, text=True, timeout=300, check=False
+    )  # fmt: skip
+
+
+def hashes(run: pathlib.Path) -> dict[str, str]:
+    """SHA-256 of the state after the last move."""
+    folder = checkpoint.folder(run / "checkpoints", checkpoint.steps(run / "checkpoints")[-1])
+    return {f"{folder.name}/{name}": hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in STATE}
+
+
+def main() -> None:
+    """Sets the trap and trains."""
+    from pofx.cli import main as pofx
+
+    point, *argv = sys.argv[1:]
+    kind, _, where = point.partition(":")
+    if kind == "loss":
+        player, call = where.split(":")
+        _kill_in_loss(discovery.model(argv[1]), player, int(call))
+    elif kind == "save":
+        _kill_in_save(int(where))
+    elif kind != "never":
+        sys.exit(f"there is no point {point!r}: give never, loss:PLAYER:K or save:K")
+    sys.exit(pofx(argv))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,251 @@
+"""`pofx.train`: from a model, data and settings to a run folder, fresh or resumed."""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pofx import data as sources
+from pofx import discovery
+from pofx.core import Budget, Classes, Config, DataSpec, Model, Recipe, UsageError, mix
+from pofx.run import INFO, Run, hardware, next_folder, versions
+from pofx.trainer import Interrupted, Settings, Trainer
+
+if TYPE_CHECKING:
+    from pofx.data import Dataset, Options
+
+FREE = frozenset({"steps", "epochs", "minutes", "device", "tensorboard", "keep", "checkpoint_every", "patience"})
+"""Settings that may change when a run is resumed: they say how long and where, not what is computed."""
+
+
+def check_supported(cls: type[Model], name: str, spec: DataSpec) -> None:
+    """Raises `UsageError` where the model cannot model this kind of data, naming what it supports and who can."""
+    if spec.kind in cls.kinds:
+        return
+    able = [other for other in discovery.names("models") if spec.kind in discovery.model(other).kinds]
+    others = f"for {spec.kind} there are {', '.join(able)}" if able else f"no model takes {spec.kind} yet"
+    raise UsageError(f"{name} models {' and '.join(sorted(cls.kinds))}, not {spec.kind}; {others}")
+
+
+def recipe(cls: type[Model], name: str, spec: DataSpec, budget: Budget | None) -> Recipe:
+    """The model's defaults for this data, after checking that it can model it."""
+    check_supported(cls, name, spec)
+    return cls.recipe(spec, budget)
+
+
+def complete(settings: Settings, chosen: Recipe) -> Settings:
+    """Settings in which the recipe has filled in what nobody gave."""
+    budget = {} if settings.budget else {k: v for k, v in chosen.budget.to_json().items() if v is not None}
+    return dataclasses.replace(
+        settings,
+        batch_size=settings.batch_size or chosen.batch_size,
+        ema=chosen.ema if settings.ema is None else settings.ema,
+        **budget,
+    )
+
+
+def _stem(source: str) -> str:
+    """A short name of a data source for a folder's name."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", pathlib.Path(source).name.split(".")[0]).strip("-").lower() or "data"
+
+
+def _create(path: pathlib.Path, name: str, model: Model, dataset: "Dataset", settings: Settings) -> Run:
+    if (path / INFO).exists() or (path.exists() and (not path.is_dir() or any(path.iterdir()))):
+        raise UsageError(f"{path} exists already: continue it with --resume, or choose another --run")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be made: {error.strerror or error}") from error
+    return Run(
+        path,
+        {
+            "model": name,
+            "config": model.config.to_json(),
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "data": {
+                "source": dataset.source,
+                "options": dict(dataset.options),
+                "fingerprint": dataset.fingerprint,
+                "spec": dataset.spec.to_json(),
+            },
+            "training": settings.to_json(),
+            "seed": settings.seed,
+            "exact": settings.minutes is None,
+            "versions": versions(),
+            "hardware": hardware(),
+            "status": "new",
+            "best": None,
+            "last": None,
+        },
+    )
+
+
+def build(cls: type[Model], spec: DataSpec, config: Config, seed: int) -> Model:
+    """A freshly initialised model; equal seeds give equal weights."""
+    import torch
+
+    if getattr(config, "conditional", False) and not isinstance(spec.label, Classes):
+        have = "no labels" if spec.label is None else type(spec.label).__name__.lower()
+        raise UsageError(f"a conditional model needs classes, and these data have {have}: name a --data.label or leave conditional out")
+    torch.manual_seed(mix(seed, "initial weights"))
+    return cls(spec, config)
+
+
+def train(
+    model: str | type[Model],
+    data: "str | pathlib.Path | Dataset" = "digits",
+    *,
+    run: str | pathlib.Path | None = None,
+    resume: bool = False,
+    data_options: "Options | None" = None,
+    model_config: Config | None = None,
+    quiet: bool = False,
+    report: bool = True,
+    steps: int | None = None,
+    epochs: float | None = None,
+    minutes: float | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    accumulate: int = 1,
+    precision: str = "auto",
+    device: str = "auto",
+    checkpoint_every: str | int = "2min",
+    keep: int = 3,
+    patience: int | None = None,
+    ema: float | None = None,
+    tensorboard: bool = False,
+    **config: Any,
+) -> Run:
+    """Trains `model` on `data` and returns the run, which is saved in `run` (by default runs/MODEL-DATA-NNN).
+
+    Arguments:
+        model: a name (see `pofx list models`) or a class of your own.
+        data: a built-in name, a path, or a data set from `pofx.data.load`.
+        resume: go on with `run` from its newest sound checkpoint; its own model, data and settings then hold.
+        config: fields of the model's config; the model's recipe fills in the others.
+    Raises `UsageError` for what cannot be done, `TrainingError` where training cannot go on, and `Interrupted` after a
+    signal; what was saved before stays.
+    """
+    from pofx.data import Options
+
+    settings = Settings(
+        steps=steps, epochs=epochs, minutes=minutes, seed=seed, batch_size=batch_size, accumulate=accumulate,
+        precision=precision, device=device, checkpoint_every=str(checkpoint_every), keep=keep, patience=patience,
+        ema=ema, tensorboard=tensorboard,
+    )  # fmt: skip
+    cls = discovery.model(model) if isinstance(model, str) else model
+    name = model if isinstance(model, str) else cls.__name__.lower()
+    if resume:
+        if run is None:
+            raise UsageError("resume needs the run: give its folder")
+        return go_on(Run.read(pathlib.Path(run)), settings.budget, cls=cls, quiet=quiet, report=report)
+    options = data_options or Options()
+    if isinstance(data, (str, pathlib.Path)):
+        dataset = sources.load(data, options, seed=seed)
+    else:
+        dataset = data
+    if model_config is None:
+        chosen = recipe(cls, name, dataset.spec, settings.budget)
+        model_config = type(chosen.config).from_json(_override(chosen.config, config))
+    else:
+        chosen = recipe(cls, name, dataset.spec, settings.budget)
+    return start(cls, name, dataset, complete(settings, chosen), model_config, run=run, quiet=quiet, report=report)
+
+
+def _override(config: Config, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The config as JSON with fields replaced; a nested config takes a mapping of its own fields or another config."""
+    values = config.to_json()
+    for name, value in changes.items():
+        if isinstance(value, Config):
+            value = value.to_json()
+        values[name] = {**values[name], **value} if isinstance(values.get(name), dict) and isinstance(value, Mapping) else value
+    return values
+
+
+def start(
+    cls: type[Model],
+    name: str,
+    dataset: "Dataset",
+    settings: Settings,
+    config: Config,
+    *,
+    run: str | pathlib.Path | None = None,
+    quiet: bool = False,
+    report: bool = True,
+) -> Run:
+    """A fresh run: settings complete, config given."""
+    check_supported(cls, name, dataset.spec)
+    built = build(cls, dataset.spec, config, settings.seed)
+    path = pathlib.Path(run) if run is not None else next_folder(pathlib.Path("runs"), f"{name}-{_stem(dataset.source)}")
+    made = _create(path, name, built, dataset, settings)
+    trainer = _trainer(built, dataset, settings, made, quiet)
+    trainer.display.say(f"{made.path}: {name} with {made.info['parameters']:,} parameters on {dataset.source} ({describe(dataset)})")
+    for note in dataset.notes:
+        trainer.display.say(note)
+    with made.lock():
+        # The first thing written, so that a folder without it is nobody's run.
+        made.update(status="training")
+        return _run(trainer, made, report)
+
+
+def _trainer(model: Model, dataset: "Dataset", settings: Settings, run: Run, quiet: bool) -> Trainer:
+    if len(dataset.train) == 0:
+        raise UsageError(f"{dataset.source} has no training examples: use a smaller --data.validation or more data")
+    try:
+        return Trainer(model, dataset, settings, run=run, quiet=quiet)
+    except BaseException:
+        # Nothing was written yet: do not leave an empty folder behind.
+        if run.info["status"] == "new" and run.path.is_dir() and not any(run.path.iterdir()):
+            run.path.rmdir()
+        raise
+
+
+def describe(dataset: "Dataset") -> str:
+    """A data set in a few words."""
+    spec = dataset.spec
+    shape = f"{spec.vocabulary} symbols" if spec.kind == "tokens" else "x".join(map(str, spec.shape))
+    unit = "tokens" if spec.kind == "tokens" else spec.kind
+    return f"{len(dataset.train):,} training {unit}, {shape}"
+
+
+def go_on(run: Run, budget: Budget | None = None, *, cls: type[Model] | None = None, quiet: bool = False, report: bool = True, **free: Any) -> Run:
+    """Resumes a run; `budget` and the settings in `FREE` may differ from those that it was started with."""
+    info = run.info
+    settings = Settings.from_json(info["training"])
+    if budget is not None:
+        settings = dataclasses.replace(settings, **budget.to_json())
+    settings = dataclasses.replace(settings, **free)
+    cls = cls or discovery.model(info["model"])
+    dataset = sources.load(info["data"]["source"], sources.Options.from_json(info["data"]["options"]), seed=settings.seed)
+    if dataset.fingerprint != info["data"]["fingerprint"]:
+        raise UsageError(f"{info['data']['source']} is not what {run.path} was trained on: its content has changed; put the old data back or start a new run")
+    model = build(cls, dataset.spec, cls.Config.from_json(info["config"]), settings.seed)
+    with run.lock():
+        trainer = _trainer(model, dataset, settings, run, quiet)
+        step = trainer.resume()
+        if trainer.progress >= 1.0 or (info["status"] == "stopped early" and budget is None):
+            trainer.display.say(f"{run.path} is finished: {step} moves are done; a larger budget would continue it")
+            return Run.open(run.path)
+        trainer.display.say(f"{run.path}: going on from move {step}")
+        run.update(status="training", training=settings.to_json(), exact=info["exact"] and settings.minutes is None)
+        return _run(trainer, run, report)
+
+
+def _run(trainer: Trainer, run: Run, report: bool) -> Run:
+    try:
+        status = trainer.train()
+    except Interrupted:
+        raise
+    except BaseException as error:
+        run.update(status=f"failed: {error}")
+        raise
+    if trainer.rank == 0:
+        run.update(status=status, seconds=round(trainer.seconds, 3))
+        if report and run.info["last"] is not None:
+            from pofx import report as page
+
+            page.write(Run.open(run.path))
+    return Run.open(run.path)
+
+

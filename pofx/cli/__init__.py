@@ -1,0 +1,140 @@
+"""The command line: one file = one verb. Errors are one sentence on standard error and an exit code."""
+
+import contextlib
+import dataclasses
+import io
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from pofx import discovery
+
+T = TypeVar("T")
+
+
+def _help() -> str:
+    from pofx import __version__
+
+    verbs = discovery.names("verbs")
+    width = max(map(len, verbs))
+    lines = [f"  {verb:<{width}}  {discovery.summary('verbs', verb)}" for verb in verbs]
+    return "\n".join(
+        [
+            f"pofx {__version__}: learns P(X) or P(X|Y) from your data and draws new data from it.",
+            "",
+            "usage: pofx VERB ...   (pofx VERB --help tells more)",
+            "",
+            *lines,
+            "",
+            "For example: pofx train vae --data digits --minutes 1",
+        ]
+    )
+
+
+def _plain(text: str) -> str:
+    """An error box of the parser as one sentence."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    lines = [re.sub(r"[╭╮╰╯│─━+|]+|-{4,}", " ", line).strip() for line in text.splitlines()]
+    sentence = " ".join(line for line in lines if line)
+    sentence = re.sub(r"^(Value error|Parsing error|Missing value|Required options|Unrecognized options)\s+", "", sentence)
+    # Our own configs word their errors; the parser's prefix names only the group.
+    sentence = re.sub(r"^Error parsing (?:\w+|[\w.]+ \w+): ", "", sentence)
+    sentence = re.split(r"\s+(?:For full helptext|Perhaps you meant|Similar arguments|Argument helptext)", sentence)[0]
+    return " ".join(sentence.split()).strip(" .") or "the arguments cannot be read"
+
+
+def _flags(cls: type, prefix: str = "") -> list[str]:
+    """Every flag of a nested dataclass."""
+    import typing
+
+    found = []
+    for name, hint in typing.get_type_hints(cls).items():
+        flag = prefix + name.replace("_", "-")
+        if dataclasses.is_dataclass(hint):
+            found += _flags(hint, f"{flag}.")  # type: ignore[arg-type]
+        else:
+            found.append(f"--{flag}")
+    return found
+
+
+def parse(cls: type[T], arguments: Sequence[str], *, verb: str, default: T | None = None) -> T:
+    """The dataclass that the arguments give. Raises `UsageError` with one sentence; prints help for --help.
+
+    `--data SOURCE` fills the field `source`, since `--data.FIELD` are the fields of the options of the data.
+    """
+    import tyro
+
+    from pofx.core import UsageError
+
+    def name(argument: str) -> str:
+        head, equals, value = argument.partition("=")
+        return f"--source{equals}{value}" if head == "--data" else argument
+
+    arguments = [name(argument) for argument in arguments]
+    known = [*_flags(cls), "--help"]
+    for argument in arguments:
+        flag = argument.partition("=")[0].replace("_", "-")
+        if re.match(r"--[a-z]", flag) and flag not in known:
+            shown = ["--data" if other == "--source" else other for other in known]
+            raise UsageError(discovery.unknown("flag", flag, shown))
+    config = (tyro.conf.FlagConversionOff, tyro.conf.OmitSubcommandPrefixes)
+    printed, errors = io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
+            return tyro.cli(cls, args=arguments, default=default, prog=f"pofx {verb}", config=config)  # type: ignore[call-overload, no-any-return]
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            print(printed.getvalue().replace("--source ", "--data "), end="")
+            raise
+        raise UsageError(_plain(errors.getvalue() or printed.getvalue()).replace("--source", "--data")) from None
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    if arguments[0] == "--version":
+        from pofx import __version__
+
+        print(__version__)
+        return 0
+    verb = arguments[0]
+    if verb not in discovery.names("verbs"):
+        print(f"pofx: {discovery.unknown('verb', verb, discovery.names('verbs'))}", file=sys.stderr)
+        return 2
+    module: Any = discovery.load("verbs", verb)
+    if hasattr(module, "main"):
+        return int(module.main(arguments[1:]) or 0)
+    return int(module.run(parse(module.Options, arguments[1:], verb=verb)) or 0)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0 done, 2 cannot be done as asked, 1 failed, 130 or 143 stopped."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(arguments)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt as stop:
+        print(f"pofx: {stop or 'stopped'}", file=sys.stderr)
+        return int(getattr(stop, "code", 130))
+    except Exception as error:
+        return _say(error)
+
+
+def _say(error: Exception) -> int:
+    """One sentence for what a person can mend; for the rest, a traceback to report."""
+    from pofx.core import TrainingError, UsageError
+
+    if isinstance(error, (UsageError, TrainingError)):
+        print(f"pofx: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    import traceback
+
+    traceback.print_exc()
+    print(f"pofx: unexpected {type(error).__name__}: {error}; this is a defect of pofx", file=sys.stderr)
+    return 1

@@ -1,0 +1,111 @@
+"""Finds models, figures, metrics and verbs by their files: adding one is adding a file, there is no registry.
+
+The environment variable POFX_PATH names further folders that hold model files.
+"""
+
+import ast
+import difflib
+import functools
+import importlib
+import importlib.util
+import os
+import pathlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pofx.core import Capability, Model
+
+Kind = Literal["models", "figures", "metrics", "verbs"]
+_HERE = pathlib.Path(__file__).parent
+_FOLDERS = {"models": "models", "figures": "figures", "metrics": "metrics", "verbs": "cli"}
+
+
+def _files(kind: Kind) -> dict[str, pathlib.Path]:
+    """Name -> file. Files of POFX_PATH come after ours, which they cannot replace."""
+    folder = _HERE / _FOLDERS[kind]
+    found = sorted(folder.glob("*/*.py" if kind == "models" else "*.py"))
+    if kind == "models":
+        for extra in filter(None, os.environ.get("POFX_PATH", "").split(os.pathsep)):
+            found += sorted(pathlib.Path(extra).glob("*.py"))
+    files: dict[str, pathlib.Path] = {}
+    for path in found:
+        if not path.stem.startswith("_"):
+            files.setdefault(path.stem, path)
+    return files
+
+
+def names(kind: Kind) -> list[str]:
+    """The names there are."""
+    return list(_files(kind))
+
+
+def family(name: str) -> str:
+    """The folder in which a model's file stands."""
+    return _files("models")[name].parent.name
+
+
+def _find(kind: Kind, name: str) -> pathlib.Path:
+    from pofx.core import UsageError
+
+    files = _files(kind)
+    if name not in files:
+        raise UsageError(unknown(kind[:-1], name, list(files)))
+    return files[name]
+
+
+def unknown(what: str, name: str, known: list[str]) -> str:
+    """The sentence about a name that does not exist, with the nearest ones."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"unknown {what} {name!r}: " + (f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}")
+
+
+def load(kind: Kind, name: str) -> ModuleType:
+    """The module behind a name. Raises `UsageError` with the nearest names for an unknown one."""
+    path = _find(kind, name)
+    if path.is_relative_to(_HERE):
+        return importlib.import_module(".".join(("pofx", *path.relative_to(_HERE).with_suffix("").parts)))
+    return _load_file(path)
+
+
+@functools.cache
+def _load_file(path: pathlib.Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"pofx_path_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and type hints look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def model(name: str) -> "type[Model]":
+    """The model class of a file: the one subclass of `Model` that it defines."""
+    from pofx.core import Model, UsageError
+
+    module = load("models", name)
+    classes = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Model) and v.__module__ == module.__name__]
+    if len(classes) != 1:
+        raise UsageError(f"{module.__file__} must define exactly one Model, not {len(classes)}")
+    return classes[0]
+
+
+def summary(kind: Kind, name: str) -> str:
+    """The first line of the module's docstring, read without importing it."""
+    docstring = ast.get_docstring(ast.parse(_find(kind, name).read_text(encoding="utf-8"))) or ""
+    return docstring.partition("\n")[0]
+
+
+def require(model: "Model", *capabilities: "type[Capability]", what: str) -> None:
+    """Raises `UsageError` naming the first capability that `model` lacks for `what`, and the models that have it."""
+    from pofx.core import UsageError
+
+    for capability in capabilities:
+        if capability not in model.capabilities:
+            have = [name for name in names("models") if issubclass(_class(name), capability)]
+            others = f"models that have it: {', '.join(have)}" if have else "no model here has it"
+            raise UsageError(f"{what} needs the capability {capability.__name__}, which this {type(model).__name__} lacks; {others}")
+
+
+def _class(name: str) -> "type[Model]":
+    return model(name)

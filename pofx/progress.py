@@ -1,0 +1,73 @@
+"""What a person sees while a model trains: a bar with rate, time left and the named losses, on standard error."""
+
+import sys
+import time
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+
+class Display:
+    """A bar on a terminal, a line every half minute elsewhere, nothing when quiet. Warnings are always shown."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet = quiet
+        self.console = Console(stderr=True)
+        self._live: Live | None = None
+        self._notes: dict[str, float] = {}
+        self._last = (0.0, 0.0, 0)
+        self._shown = 0.0
+
+    def __enter__(self) -> "Display":
+        self._began = self._shown = time.monotonic()
+        if not self.quiet and self.console.is_terminal:
+            # Drawn when there is news: a refresh thread would take time from training.
+            self._live = Live(console=self.console, auto_refresh=False, transient=False)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def note(self, **values: float) -> None:
+        """Numbers to keep showing, such as the latest validation score."""
+        self._notes.update(values)
+
+    def say(self, sentence: str) -> None:
+        """A sentence that stays on the screen."""
+        if not self.quiet:
+            self.console.print(sentence, highlight=False)
+
+    def warn(self, sentence: str) -> None:
+        """A warning, shown even when quiet."""
+        print(f"pofx: warning: {sentence}", file=sys.stderr)
+
+    def update(self, progress: float, losses: dict[str, float], seconds: float, examples: int) -> None:
+        """News: at most ten times a second on a terminal, twice a minute elsewhere, and always at the end."""
+        if self.quiet:
+            return
+        now, done = time.monotonic(), progress >= 1.0
+        if not done and now - self._shown < (0.1 if self._live is not None else 30.0):
+            return
+        self._shown = now
+        rate = examples / seconds if seconds > 0 else 0.0
+        left = seconds / progress - seconds if progress > 0 else 0.0
+        shown = {**losses, **self._notes}
+        numbers = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
+        width = 24
+        bar = "━" * round(width * progress) + "╌" * (width - round(width * progress))
+        text = f"{bar} {progress:4.0%}  {_clock(seconds)} + {_clock(left)}  {rate:,.0f}/s  {numbers}"
+        if self._live is not None:
+            self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+def _clock(seconds: float) -> str:
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}" if whole >= 3600 else f"{whole // 60}:{whole % 60:02d}"
+
+

@@ -1,0 +1,189 @@
+"""The run folder: what was trained on what, its metrics and its checkpoints, readable without pofx."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+import re
+from typing import TYPE_CHECKING, Any
+
+import filelock
+
+from pofx import __version__, checkpoint, discovery
+from pofx.core import DataSpec, Model, UsageError
+
+if TYPE_CHECKING:
+    from pofx.data import Codec, Dataset, Options
+
+INFO, METRICS = "run.json", "metrics.jsonl"
+
+
+def hardware() -> dict[str, Any]:
+    """The machine and the versions that a run was made with."""
+    import torch
+
+    names = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": platform.platform(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions that decide what a run computes."""
+    import torch
+
+    return {"pofx": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
+
+
+def _lines(path: str) -> list[str]:
+    return pathlib.Path(path).read_text(encoding="utf-8", errors="replace").splitlines() if os.path.exists(path) else []
+
+
+def next_folder(parent: pathlib.Path, stem: str) -> pathlib.Path:
+    """parent/stem-NNN with the first number above all that exist."""
+    taken = [int(m[1]) for p in parent.glob(f"{stem}-*") if (m := re.fullmatch(re.escape(stem) + r"-(\d{3,})", p.name))]
+    return parent / f"{stem}-{max(taken, default=0) + 1:03d}"
+
+
+@dataclasses.dataclass
+class Run:
+    """A run folder at one of its checkpoints.
+
+    path: the folder. info: the content of run.json. step: the checkpoint, in moves; None where none is kept yet.
+    """
+
+    path: pathlib.Path
+    info: dict[str, Any]
+    step: int | None = None
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def read(cls, path: pathlib.Path) -> "Run":
+        """The run in a folder, without choosing a checkpoint. Raises `UsageError` where it is none."""
+        if not path.exists():
+            raise UsageError(f"there is no run {path}: give a run folder that `pofx train` made (see `pofx list runs`)")
+        try:
+            info = json.loads((path / INFO).read_text(encoding="utf-8"))
+            info["model"], info["data"]["source"], info["training"]["seed"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{path} is not a run folder: its {INFO} is missing or unreadable; give a folder that `pofx train` made") from error
+        return cls(path, info)
+
+    @classmethod
+    def open(cls, reference: "str | pathlib.Path | Run") -> "Run":
+        """RUN, RUN@best, RUN@last or RUN@STEP; a bare RUN is its best checkpoint where the model has a validation
+        score, else its last. Raises `UsageError` for what is not there."""
+        if isinstance(reference, Run):
+            return reference
+        name, at, which = str(reference).rpartition("@")
+        if not at or pathlib.Path(str(reference)).is_dir():
+            name, which = str(reference), ""
+        run = cls.read(pathlib.Path(name))
+        kept = checkpoint.steps(run.checkpoints)
+        if not kept:
+            raise UsageError(f"{run.path} has no checkpoint yet: go on with `pofx train --run {run.path} --resume`")
+        if which in ("", "best", "last"):
+            best = run.info.get("best")
+            if which == "best" and best is None:
+                raise UsageError(f"{run.path} has no best checkpoint, since {run.info['model']} has no validation score: use {run.path}@last")
+            step = kept[-1] if which == "last" or best not in kept else best
+        elif which.isdigit() and int(which) in kept:
+            step = int(which)
+        else:
+            raise UsageError(f"{run.path} keeps no checkpoint {which!r}: there are best, last, {', '.join(map(str, kept))}")
+        run.step = step
+        return run
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    def _read(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        assert self.step is not None
+        try:
+            return checkpoint.read(checkpoint.folder(self.checkpoints, self.step))
+        except checkpoint.Damaged as error:
+            others = [f"{self.path}@{step}" for step in checkpoint.steps(self.checkpoints) if step != self.step]
+            raise UsageError(f"{error}; use {' or '.join(others) or 'a copy of it'} instead") from error
+
+    def model(self, device: str = "cpu", *, cls: type[Model] | None = None) -> Model:
+        """The model at this checkpoint: averaged weights, evaluation mode, every byte verified."""
+        description, tensors = self._read()
+        cls = cls or discovery.model(description["model"])
+        model = cls(DataSpec.from_json(description["spec"]), cls.Config.from_json(description["config"]))
+        checkpoint.restore(model, tensors[checkpoint.AVERAGE], resizable=cls.resizable)
+        return model.to(device).eval().requires_grad_(False)
+
+    @property
+    def codec(self) -> "Codec":
+        """The codec that the run was trained with."""
+        from pofx.data import codec_from_json
+
+        return codec_from_json(self._read()[0]["codec"])
+
+    def dataset(self, source: str | pathlib.Path | None = None, options: "Options | None" = None) -> "Dataset":
+        """The run's own data, or another source read with the run's codec."""
+        from pofx import data
+
+        own = self.info["data"]
+        options = options or (data.Options.from_json(own["options"]) if source is None else data.Options())
+        return data.load(own["source"] if source is None else source, options, codec=self.codec, seed=self.info["training"]["seed"])
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl."""
+        path = self.path / METRICS
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+    # -- writing ---------------------------------------------------------------------------------------------
+
+    def lock(self) -> filelock.BaseFileLock:
+        """Makes this process the only writer; the lock ends with the process. Raises `UsageError` where another one writes."""
+        lock = filelock.FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise UsageError(f"{self.path} is in use by another process: wait until it ends, or train into another folder") from error
+        except OSError as error:
+            raise UsageError(f"{self.path} cannot be written: {error.strerror or error}") from error
+        return lock
+
+    def update(self, **values: Any) -> None:
+        """Changes entries of run.json in one step."""
+        self.info.update(values)
+        checkpoint.replace_file(self.path / INFO, json.dumps(self.info, indent=1).encode())
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drops the lines of metrics.jsonl that are newer than the checkpoint from which training goes on."""
+        path = self.path / METRICS
+        if not path.exists():
+            return
+        kept = []
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                break  # the line that was being written when the process was killed
+            if entry["step"] > step:
+                break
+            kept.append(line + "\n")
+        checkpoint.replace_file(path, "".join(kept).encode())
+
+    def log(self, entry: dict[str, Any]) -> None:
+        """Adds a line to metrics.jsonl."""
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+def load(reference: "str | pathlib.Path | Run", *, device: str = "cpu", model: type[Model] | None = None) -> Model:
+    """The trained model of RUN, RUN@best, RUN@last or RUN@STEP: averaged weights, evaluation mode.
+
+    Arguments:
+        model: the class, where it is not one that pofx finds by its file.
+    """
+    return Run.open(reference).model(device, cls=model)

@@ -1,0 +1,692 @@
+"""The loop: walk the list of players; freeze everybody else, evaluate this player's loss, step its optimizer.
+
+A *move* is one update by one player on its own fresh batch, a *round* one walk of the list. Everything that happens is a
+function of (seed, player, move), so a killed run continues bit for bit from its last checkpoint.
+"""
+
+import dataclasses
+import importlib.util
+import itertools
+import math
+import os
+import pathlib
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import torch
+from torch import Tensor
+
+from pofx import checkpoint, distributed, optim
+from pofx.core import (
+    Budget,
+    Config,
+    Fraction,
+    Loss,
+    Model,
+    Noise,
+    NonNegative,
+    Player,
+    Positive,
+    Samples,
+    TrainingError,
+    UsageError,
+    mix,
+    precision,
+)
+from pofx.progress import Display
+from pofx.run import Run
+from pofx.stream import Stream
+
+if TYPE_CHECKING:
+    from pofx.data import Dataset
+
+VALIDATIONS, PICTURES, LINES = 20, 10, 1000
+"""Evenly spaced over the budget: validations, sample pictures, lines of metrics.jsonl."""
+CHECK_EVERY = 50
+"""Moves between looks at whether everything is finite, on accelerators, where each look waits for the device."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was stopped by a signal, and the run is saved. `code` is the exit status that says so."""
+
+    def __init__(self, number: int, path: pathlib.Path) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}; saved: go on with `pofx train --run {path} --resume`")
+        self.code = 128 + number
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(Config):
+    """How a model is trained, whatever the model."""
+
+    steps: Positive | None = None
+    """Train for so many rounds; a round is one walk through the model's players."""
+    epochs: NonNegative | None = None
+    """Train for so many passes over the training data."""
+    minutes: NonNegative | None = None
+    """Train for so many minutes."""
+    seed: int = 0
+    """Equal seeds give equal results."""
+    batch_size: Positive | None = None
+    """Examples of one move; by default the model's recipe says."""
+    accumulate: Positive = 1
+    """Split each batch into so many parts and add their gradients: less memory, same result."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """bf16 computes networks in bfloat16; auto does so where the hardware gains by it."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute; auto takes an accelerator if there is one."""
+    checkpoint_every: str = "2min"
+    """Moves between checkpoints (500), or minutes (2min)."""
+    keep: Positive = 3
+    """Keep so many of the newest checkpoints, besides the best one."""
+    patience: Positive | None = None
+    """Stop after so many validations (20 are spread over the budget) without a better score."""
+    ema: Fraction | None = None
+    """Decay of the averaged weights that sampling and evaluation use; by default the model's recipe says."""
+    tensorboard: bool = False
+    """Write TensorBoard events into the run folder (pip install "pofx[track]")."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("epochs", "minutes"):
+            if getattr(self, name) == 0:
+                raise UsageError(f"--{name} must be more than 0")
+        if sum(value is not None for value in (self.steps, self.epochs, self.minutes)) > 1:
+            raise UsageError("--steps, --epochs and --minutes are three ways to give one budget: give one of them")
+        self.interval  # noqa: B018 - raises for a malformed one
+
+    @property
+    def budget(self) -> Budget | None:
+        """The budget, None where nobody gave one."""
+        given = {name: getattr(self, name) for name in ("steps", "epochs", "minutes") if getattr(self, name) is not None}
+        return Budget(**given) if given else None
+
+    @property
+    def interval(self) -> tuple[int | None, float | None]:
+        """(moves, seconds) between checkpoints; one of them is None."""
+        text = self.checkpoint_every
+        number, seconds = (text[:-3], True) if text.endswith("min") else (text, False)
+        try:
+            value = float(number) if seconds else int(number)
+            if not 0 < value < math.inf:
+                raise ValueError
+        except ValueError as error:
+            raise UsageError(f"--checkpoint-every is a number of moves such as 500, or of minutes such as 2min, not {text!r}") from error
+        return (None, value * 60) if seconds else (int(value), None)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of --device. Raises `UsageError` where it is not there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(device for device, available in there.items() if available))
+    if not there[name]:
+        raise UsageError(f"--device {name} is not there: this torch ({torch.__version__}) finds {', '.join(d for d, a in there.items() if a)}")
+    return torch.device(name)
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """bfloat16 where it was asked for, or where `auto` knows that the hardware gains by it; else float32."""
+    if name != "auto":
+        return torch.bfloat16 if name == "bf16" else torch.float32
+    if device.type == "cuda":
+        gains = torch.cuda.is_bf16_supported()
+    else:
+        has = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+        gains = bool(has.get("amx_tile") or has.get("avx512_bf16"))
+    return torch.bfloat16 if gains else torch.float32
+
+
+@dataclasses.dataclass
+class Clock:
+    """Where training stands; saved in every checkpoint.
+
+    step: moves of all players. round, position: whole rounds done, and moves of the walk done in this one.
+    moves: of each player. seconds: of training. best, stale: the best validation score, and validations since.
+    """
+
+    step: int = 0
+    round: int = 0
+    position: int = 0
+    moves: dict[str, int] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
+    best: float | None = None
+    best_step: int | None = None
+    stale: int = 0
+    ended: list[str] = dataclasses.field(default_factory=list)
+
+
+class Trainer:
+    """Trains one model on one data set; knows players, and nothing of what they are.
+
+    Arguments:
+        model: freshly built; moved to the device and, for convolutions, to channels_last.
+        settings: the trainer's settings, in which batch_size, ema and one budget are given.
+        run: the folder to save to; None trains in memory only.
+    """
+
+    def __init__(self, model: Model, dataset: "Dataset", settings: Settings, *, run: Run | None = None, quiet: bool = True) -> None:
+        assert settings.batch_size is not None and settings.ema is not None and settings.budget is not None
+        self.settings, self.dataset, self.run = settings, dataset, run
+        self.device = pick_device(settings.device)
+        self.dtype = pick_precision(settings.precision, self.device)
+        distributed.start(self.device)
+        self.rank, self.ranks = distributed.rank(), distributed.size()
+        self.model = model.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        # A second instance, no wrapper; under EMA evaluation it is a model like any other.
+        self.average = type(model)(model.spec, model.config).to(self.device, memory_format=torch.channels_last)
+        self.average.load_state_dict(model.state_dict())
+        self.average.eval().requires_grad_(False)
+        self.players = model.players()
+        self.budget = settings.budget
+        self.clock = Clock(moves={player.name: 0 for player in self.players} or {"fit": 0})
+        self.display = Display(quiet=quiet or self.rank > 0)
+        self._tensorboard = self._open_tensorboard()
+
+        self.parameters = [[parameter for _, parameter in player.parameters()] for player in self.players]
+        self.optimizers = [optim.build(player) for player in self.players]
+        self.streams = [
+            Stream(dataset.train, name=player.name, size=settings.batch_size, window=model.window, seed=settings.seed)
+            for player in self.players
+        ]
+        self.walk = list(itertools.chain.from_iterable([i] * self._moves_in_round(player) for i, player in enumerate(self.players)))
+        self.rounds = self._rounds()
+        self._averaged = self._pair_averages()
+        self._free: int | None = None
+        self._latest: dict[str, tuple[str, Loss]] = {}
+        self._bad: dict[tuple[str, str], Tensor] = {}
+        self._signal: int | None = None
+        self._since: float | None = None
+        self._saved_at = 0.0
+
+    # -- the clock -------------------------------------------------------------------------------------------
+
+    def _passes(self, passes: float) -> int:
+        count = self.streams[0].count if self.streams else len(self.dataset.train.positions(self.model.window))
+        return math.ceil(passes * count / (self.settings.batch_size or 1))
+
+    def _moves_in_round(self, player: Player) -> int:
+        return player.steps if isinstance(player.steps, int) else self._passes(player.steps.passes)
+
+    def _rounds(self) -> int | None:
+        """Rounds of the whole budget; None where the clock on the wall decides."""
+        if self.budget.minutes is not None:
+            return None
+        if self.budget.steps is not None:
+            return self.budget.steps
+        assert self.budget.epochs is not None
+        first = self._moves_in_round(self.players[0]) if self.players else 1
+        return max(1, math.ceil(self._passes(self.budget.epochs) / first))
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far; validations, pictures and saves do not count."""
+        return self.clock.seconds + (time.perf_counter() - self._since if self._since is not None else 0.0)
+
+    def _pause(self) -> None:
+        self.clock.seconds, self._since = self.seconds, None
+
+    def _go_on(self) -> None:
+        self._since = time.perf_counter()
+
+    @property
+    def progress(self) -> float:
+        """The share of the budget that is done, in [0, 1]."""
+        if self.rounds is None:
+            assert self.budget.minutes is not None
+            return min(1.0, self.seconds / (60.0 * self.budget.minutes))
+        return min(1.0, (self.clock.round + self.clock.position / max(1, len(self.walk))) / self.rounds)
+
+    @property
+    def examples(self) -> int:
+        """Examples that the first player has drawn."""
+        return next(iter(self.clock.moves.values())) * (self.settings.batch_size or 0)
+
+    # -- one move --------------------------------------------------------------------------------------------
+
+    def _freeze_all_but(self, index: int) -> None:
+        """Law 1: while a player moves, nobody else's parameters require gradients."""
+        if self._free == index:
+            return
+        self.model.requires_grad_(False)
+        for parameter in self.parameters[index]:
+            parameter.requires_grad_(True)
+        self._free = index
+
+    def _seed(self, *parts: int | str) -> None:
+        seed = mix(self.settings.seed, *parts)
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        elif self.device.type == "mps":
+            torch.mps.manual_seed(seed)
+
+    def move(self, index: int) -> None:
+        """One update of the player at `index`, on its own fresh batch."""
+        player, parameters, j = self.players[index], self.parameters[index], self.clock.moves[self.players[index].name]
+        progress = self.progress
+        self.model.progress.fill_(progress)
+        self._freeze_all_but(index)
+        self._seed(player.name, j, self.rank)
+        batch = self.streams[index].batch(j, device=str(self.device), rank=self.rank, ranks=self.ranks)
+        for parameter in parameters:
+            parameter.grad = None
+        parts = self.settings.accumulate
+        for x, label in zip(batch.x.chunk(parts), batch.label.chunk(parts) if batch.label is not None else itertools.repeat(None), strict=False):
+            loss = player.loss(type(batch)(x, label))
+            total = loss.total
+            (total if parts == 1 else total * (len(x) / len(batch.x))).backward()  # type: ignore[no-untyped-call]
+            self._check(player, loss, total)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        distributed.average(gradients)
+        norm = _norm(gradients)
+        self._check_gradient(player, norm)
+        if player.optimizer.clip is not None:
+            torch._foreach_mul_(gradients, (player.optimizer.clip / (norm + 1e-12)).clamp_(max=1.0))
+        optim.set_learning_rate(self.optimizers[index], optim.ramp(player.optimizer, progress))
+        for optimizer in self.optimizers[index]:
+            optimizer.step()
+        self.clock.moves[player.name] = j + 1
+        self._update_average(index, j)
+        self._latest[player.name] = (player.name, loss)
+
+    def _check(self, player: Player, loss: Loss, total: Tensor) -> None:
+        """Stops at a loss that is not finite: on the CPU at once, elsewhere it is noted on the device."""
+        if self.device.type == "cpu" and self.ranks == 1:
+            if not math.isfinite(total.item()):
+                self._fail(player.name, next((f"term {n!r}" for n, t in loss.terms.items() if not torch.isfinite(t)), "total of the loss"))
+            return
+        for name, term in loss.terms.items():
+            self._note(player.name, f"term {name!r}", ~torch.isfinite(term.detach()))
+
+    def _check_gradient(self, player: Player, norm: Tensor) -> None:
+        if self.device.type == "cpu" and self.ranks == 1:
+            if not math.isfinite(norm.item()):
+                bad = {id(p) for p in _not_finite(self.model)}
+                name = next((n for n, p in self.model.named_parameters() if id(p) in bad), "all parameters")
+                self._fail(player.name, f"gradient of {name}")
+            return
+        self._note(player.name, "gradient", ~torch.isfinite(norm))
+
+    def _note(self, player: str, what: str, bad: Tensor) -> None:
+        key = (player, what)
+        self._bad[key] = bad if key not in self._bad else self._bad[key] | bad
+
+    def _check_noted(self) -> None:
+        """Looks at what was noted on the device; every rank comes to the same decision."""
+        found = [key for key, bad in self._bad.items() if bool(bad)]
+        self._bad.clear()
+        if distributed.agree(int(bool(found))):
+            self._fail(*(found[0] if found else ("another rank", "loss")))
+
+    def _fail(self, player: str, what: str) -> None:
+        last = self.run.info.get("last") if self.run else None
+        kept = f"the last good checkpoint is {self.run.path}@{last}" if self.run and last is not None else "no checkpoint had been saved yet"
+        raise TrainingError(
+            f"player {player!r}: its {what} is not finite at move {self.clock.step + 1}; {kept}; "
+            "a smaller learning rate, a clip on the gradient or --precision fp32 may help"
+        )
+
+    # -- averaged weights ------------------------------------------------------------------------------------
+
+    def _pair_averages(self) -> list[tuple[list[Tensor], list[Tensor], list[tuple[Tensor, Tensor]]]]:
+        """For each player: (averages, values) of floating tensors, and the pairs of integers that are copied. A player
+        carries its parameters and the buffers of its modules; the first one carries the buffers that nobody owns."""
+        averages = self.average.state_dict(keep_vars=True)
+        values = {name: value for name, value in self.model.state_dict(keep_vars=True).items() if name != "progress"}
+        names = {id(value): name for name, value in values.items()}
+        claimed: set[str] = set()
+        groups: list[list[str]] = []
+        for player, parameters in zip(self.players, self.parameters, strict=True):
+            modules = [owned for owned in player.owns if isinstance(owned, torch.nn.Module)]
+            buffers = [buffer for module in modules for buffer in module.buffers()]
+            mine = [names[id(p)] for p in parameters]
+            mine += [names[id(b)] for b in buffers if id(b) in names and names[id(b)] not in claimed]
+            claimed.update(mine)
+            groups.append(list(dict.fromkeys(mine)))
+        if groups:
+            groups[0] += [name for name in values if name not in claimed]
+        result = []
+        for group in groups:
+            floating = [name for name in group if values[name].is_floating_point()]
+            rest = [(averages[name].detach(), values[name].detach()) for name in group if not values[name].is_floating_point()]
+            result.append(([averages[n].detach() for n in floating], [values[n].detach() for n in floating], rest))
+        return result
+
+    def _update_average(self, index: int, n: int) -> None:
+        assert self.settings.ema is not None
+        averages, values, copied = self._averaged[index]
+        decay = min(self.settings.ema, (1 + n) / (10 + n))
+        with torch.no_grad():
+            for average, value in zip(averages, values, strict=True):
+                average.lerp_(value, 1.0 - decay)
+            for average, value in copied:
+                average.copy_(value)
+        self.average.progress.copy_(self.model.progress)
+
+    def _end_spans(self) -> None:
+        """When a player's span ends, its averaged weights become its weights."""
+        progress = self.progress
+        for index, player in enumerate(self.players):
+            if player.span[1] < 1.0 and progress >= player.span[1] and player.name not in self.clock.ended:
+                averages, values, _ = self._averaged[index]
+                for average, value in zip(averages, values, strict=True):
+                    value.copy_(average)
+                self.clock.ended.append(player.name)
+
+    # -- the loop --------------------------------------------------------------------------------------------
+
+    def train(self) -> Literal["finished", "stopped early"]:
+        """Walks until the budget is used. Raises `TrainingError` at a loss that is not finite, `Interrupted` after a
+        signal; whatever happens, what was saved stays."""
+        with _Handlers(self), self.display, precision(self.dtype):
+            self._saved_at = self.clock.seconds
+            self._go_on()
+            stopped = self._fit() if not self.players else self._walk()
+            self._pause()
+            self._check_noted()
+            if self.players:
+                # Whatever the last marks were, the end is validated and drawn, unless it just was.
+                self._validate()
+            self._save()
+            self._picture()
+            self.display.update(1.0, self._numbers(), self.seconds, self.examples)
+        return "stopped early" if stopped else "finished"
+
+    def _walk(self) -> bool:
+        marks = self._marks()
+        while self.progress < 1.0:
+            if self.clock.position == 0 and self.players and all(not p.span[0] <= self.progress < p.span[1] for p in self.players):
+                raise UsageError("no player moves at this point of the budget: the spans of the players leave a gap")
+            index = self.walk[self.clock.position]
+            span = self.players[index].span
+            moves = span[0] <= self.progress < span[1]
+            if moves:
+                self.move(index)
+                self.clock.step += 1
+            self.clock.position += 1
+            if self.clock.position == len(self.walk):
+                self.clock.round, self.clock.position = self.clock.round + 1, 0
+            if moves and self._after_move(marks):
+                return True
+        return False
+
+    def _marks(self) -> dict[int, int]:
+        return {parts: int(self.progress * parts) for parts in (VALIDATIONS, PICTURES, LINES)}
+
+    def _passed(self, marks: dict[int, int], parts: int) -> bool:
+        """Whether another of `parts` equal shares of the budget is done since the last time."""
+        now = int(self.progress * parts)
+        passed = now > marks[parts]
+        marks[parts] = now
+        return passed
+
+    def _after_move(self, marks: dict[int, int]) -> bool:
+        """Between two moves: log, validate, draw, save, stop. True to stop early."""
+        if any(player.span[1] < 1.0 for player in self.players):
+            self._end_spans()
+        if self.clock.step % CHECK_EVERY == 0 and self._bad:
+            self._check_noted()
+        if self.clock.position == 0 and self._passed(marks, LINES):
+            self._log()
+        if self.progress < 1.0:
+            if self._passed(marks, VALIDATIONS):
+                self._pause()
+                self._check_noted()
+                if self._validate():
+                    return True
+                self._go_on()
+            if self._passed(marks, PICTURES):
+                self._pause()
+                self._picture()
+                self._go_on()
+        if self.progress < 1.0 or self._signal:
+            self._save_if_due()
+        return False
+
+    def _save_if_due(self) -> None:
+        moves, seconds = self.settings.interval
+        due = self.clock.step % moves == 0 if moves else self.seconds - self._saved_at >= (seconds or math.inf)
+        stop = distributed.agree(self._signal or 0) if self.ranks > 1 else self._signal
+        if due or stop:
+            self._pause()
+            self._check_noted()
+            self._save()
+            if stop:
+                assert self.run is not None
+                if self.rank == 0:
+                    self.run.update(status="interrupted")
+                raise Interrupted(stop, self.run.path)
+            self._go_on()
+
+    def _fit(self) -> bool:
+        """One ordered pass for a model without players; a checkpoint remembers how many batches it has taken in."""
+        done = self.clock.moves["fit"]
+        split, size = self.dataset.train, self.settings.batch_size or 1
+
+        def batches() -> Iterator[Any]:
+            total = math.ceil(len(split.positions(self.model.window)) / size)
+            for number, batch in enumerate(split.batches(size, window=self.model.window, device=self.device)):
+                if number < done:
+                    continue
+                yield batch  # when the model asks for the next one, it has taken this one in
+                self.clock.moves["fit"] = self.clock.step = number + 1
+                self.average.load_state_dict(self.model.state_dict())
+                self.model.progress.fill_(min(1.0, (number + 1) / total))
+                self.display.update(float(self.model.progress), {}, self.seconds, self.examples)
+                self._save_if_due()
+
+        self.model.fit(batches())
+        self.model.progress.fill_(1.0)
+        checkpoint.restore(self.average, self.model.state_dict(), resizable=self.model.resizable)
+        return False
+
+    # -- what happens between moves --------------------------------------------------------------------------
+
+    def _numbers(self) -> dict[str, float]:
+        values: dict[str, float] = {}
+        for name, loss in self._latest.values():
+            terms = {**loss.terms, **loss.metrics}
+            if len(loss.terms) > 1:
+                terms["total"] = loss.total
+            values |= {f"{name}/{term}": float(value.detach()) for term, value in terms.items()}
+        return values
+
+    def _log(self) -> None:
+        if self.rank > 0:
+            self._latest.clear()
+            return
+        values, seconds = self._numbers(), self.seconds
+        self._write({"step": self.clock.step, "examples": self.examples, "seconds": round(seconds, 3), **values})
+        self.display.update(self.progress, values, seconds, self.examples)
+        self._latest.clear()
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        if self.run is not None:
+            self.run.log(entry)
+        if self._tensorboard is not None:
+            for name, value in entry.items():
+                if name != "step":
+                    self._tensorboard.add_scalar(name, value, entry["step"])
+
+    def _open_tensorboard(self) -> Any:
+        if not self.settings.tensorboard or self.run is None or self.rank > 0:
+            return None
+        if importlib.util.find_spec("tensorboard") is None:
+            raise UsageError('--tensorboard true needs TensorBoard: pip install "pofx[track]"')
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.run.path / "tensorboard"))
+
+    def _validate(self) -> bool:
+        """Scores the averaged weights on held-out data; saves where they are the best so far. True if patience is out."""
+        name, split = self.average.validation, self.dataset.validation
+        if name is None or split is None or len(split) == 0:
+            return False
+        self.average.progress.fill_(1.0)
+        total, count = 0.0, 0
+        with torch.no_grad():
+            for number, batch in enumerate(split.batches(256, window=self.average.window, device=self.device, limit=4096)):
+                self._seed("validation", number)
+                weight = batch.x.numel() if self.dataset.spec.kind == "tokens" else len(batch.x)
+                total += float(self.average.validate(batch)) * weight
+                count += weight
+        self.average.progress.copy_(self.model.progress)
+        score = total / count
+        if self.rank == 0:
+            self._write({"step": self.clock.step, "examples": self.examples, "seconds": round(self.seconds, 3), "validation/score": score})
+        self.display.note(validation=score)
+        if math.isfinite(score) and (self.clock.best is None or score < self.clock.best):
+            self.clock.best, self.clock.best_step, self.clock.stale = score, self.clock.step, 0
+            self._save()
+        else:
+            self.clock.stale += 1
+        return self.settings.patience is not None and self.clock.stale >= self.settings.patience
+
+    def _picture(self) -> None:
+        """A few samples of the averaged weights, in the data's own units, into samples/."""
+        if self.run is None or self.rank > 0 or Samples not in self.average.capabilities:
+            return
+        kind, codec = self.dataset.spec.kind, self.dataset.codec
+        ending, n = {"images": (".png", 64), "tokens": (".txt", 2), "sequences": (".npz", 64)}.get(kind, (".csv", 500))
+        if kind == "vectors" and not self.dataset.spec.columns:
+            ending = ".png" if self.dataset.spec.shape[0] > 1 else ".csv"
+        folder = self.run.path / "samples"
+        folder.mkdir(exist_ok=True)
+        with torch.no_grad():
+            x = self.average.sample(n, noise=Noise(self.settings.seed, n, device=self.device))  # type: ignore[attr-defined]
+        codec.write(x.cpu(), folder / f"{self.clock.step:09d}{ending}")
+
+    # -- saving and going on ---------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        self._saved_at = self.clock.seconds
+        distributed.barrier()
+        if self.run is None or self.rank > 0:
+            return
+        info = self.run.info
+        kept = checkpoint.folder(self.run.checkpoints, self.clock.step)
+        if info.get("last") != self.clock.step or not kept.exists():
+            checkpoint.save(
+                self.run.checkpoints,
+                self.clock.step,
+                description={
+                    "model": info["model"],
+                    "config": info["config"],
+                    "spec": self.dataset.spec.to_json(),
+                    "codec": self.dataset.codec.to_json(),
+                    "clock": dataclasses.asdict(self.clock),
+                    "rounds": self.rounds,
+                    "training": info["training"],
+                },
+                weights=self.model.state_dict(),
+                average=self.average.state_dict(),
+                training=self._training_state(),
+            )
+        self.run.update(last=self.clock.step, best=self.clock.best_step)
+        checkpoint.prune(self.run.checkpoints, self.settings.keep, protect=self.clock.best_step)
+
+    def _training_state(self) -> dict[str, Tensor]:
+        """What training needs and sampling does not: optimizers, and buffers that the weights do not hold."""
+        persistent = set(self.model.state_dict())
+        state = {f"buffer/{name}": value for name, value in self.model.named_buffers() if name not in persistent}
+        for player, optimizers in zip(self.players, self.optimizers, strict=True):
+            for number, optimizer in enumerate(optimizers):
+                parameters = [p for group in optimizer.param_groups for p in group["params"]]
+                for k, parameter in enumerate(parameters):
+                    for key, value in optimizer.state.get(parameter, {}).items():
+                        if isinstance(value, Tensor):
+                            state[f"optimizer/{player.name}/{number}/{k}/{key}"] = value
+        return state
+
+    def _restore_training_state(self, state: Mapping[str, Tensor]) -> None:
+        buffers = dict(self.model.named_buffers())
+        for name, value in state.items():
+            what, _, rest = name.partition("/")
+            if what == "buffer":
+                if buffers[rest].shape != value.shape:
+                    buffers[rest].resize_(value.shape)
+                buffers[rest].copy_(value)
+                continue
+            owner, number, k, key = rest.rsplit("/", 3)
+            index = next(i for i, player in enumerate(self.players) if player.name == owner)
+            optimizer = self.optimizers[index][int(number)]
+            parameter = [p for group in optimizer.param_groups for p in group["params"]][int(k)]
+            # A parameter's companions keep its memory layout: fused kernels walk them side by side.
+            same = value.shape == parameter.shape
+            kept = torch.empty_like(parameter, dtype=value.dtype).detach() if same else torch.empty_like(value, device=parameter.device)
+            optimizer.state[parameter][key] = kept.copy_(value)
+
+    def resume(self) -> int:
+        """Goes on from the newest sound checkpoint, naming damaged ones; returns its step, 0 where there is none."""
+        assert self.run is not None
+        checkpoint.sweep(self.run.checkpoints)
+        for step in reversed(checkpoint.steps(self.run.checkpoints)):
+            try:
+                description, tensors = checkpoint.read(checkpoint.folder(self.run.checkpoints, step))
+            except checkpoint.Damaged as error:
+                self.display.warn(f"{error}; using the checkpoint before it")
+                continue
+            clock = Clock(**description["clock"])
+            if clock.best_step is not None and clock.best_step not in checkpoint.steps(self.run.checkpoints):
+                clock.best = clock.best_step = None
+            checkpoint.restore(self.model, tensors[checkpoint.WEIGHTS], resizable=self.model.resizable)
+            checkpoint.restore(self.average, tensors[checkpoint.AVERAGE], resizable=self.model.resizable)
+            self._restore_training_state(tensors[checkpoint.TRAINING])
+            self.clock = clock
+            if self.rank == 0:
+                self.run.truncate_metrics(step)
+                self.run.update(last=step, best=clock.best_step)
+            if self.rounds != description["rounds"]:
+                self.display.say(
+                    f"the budget changed ({description['rounds'] or 'minutes'} to {self.rounds or 'minutes'} rounds): schedules go on "
+                    f"from {self.progress:.0%} of the new one"
+                )
+            return step
+        if self.rank == 0:
+            self.run.truncate_metrics(0)
+            self.run.update(last=None, best=None)
+        return 0
+
+
+def _not_finite(model: Model) -> list[torch.nn.Parameter]:
+    """The parameters whose gradient is not finite."""
+    return [p for p in model.parameters() if p.grad is not None and p.requires_grad and not bool(torch.isfinite(p.grad).all())]
+
+
+def _norm(gradients: list[Tensor]) -> Tensor:
+    """The norm of all gradients together. A dense tensor is read in the order of its memory, whatever its layout: a
+    dot product with itself is the fastest pass over it that the CPU has."""
+    flat = [gradient.as_strided((gradient.numel(),), (1,)) if _dense(gradient) else gradient.reshape(-1) for gradient in gradients]
+    return torch.stack([torch.dot(part, part) for part in flat]).sum().sqrt() if flat else torch.zeros(())
+
+
+def _dense(tensor: Tensor) -> bool:
+    return tensor.is_contiguous() or tensor.is_contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor.is_contiguous()
+
+
+class _Handlers:
+    """Within it, SIGINT and SIGTERM let the move finish and the run be saved; a second one exits at once."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.before: dict[int, Any] = {}
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self.trainer._signal is not None:
+            os._exit(128 + number)
+        self.trainer._signal = number
+        self.trainer.display.say(f"{signal.Signals(number).name}: finishing the move and saving; once more to exit at once")
+
+    def __enter__(self) -> Self:
+        if self.trainer.run is None or threading.current_thread() is not threading.main_thread():
+            return self
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,74 @@
+"""A run that is killed with SIGKILL anywhere and resumed ends bit for bit as the run that was never killed."""
+
+import importlib.util
+import pathlib
+import signal
+
+import pytest
+
+from pofx import checkpoint, discovery
+from pofx.cli import main
+
+_spec = importlib.util.spec_from_file_location("kill", pathlib.Path(__file__).parents[1] / "benchmarks" / "kill.py")
+kill = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(kill)
+
+NAMES = [name for name in discovery.names("models") if discovery.model(name).players is not None]
+
+
+def straight(name, folder, *, accumulate):
+    """The uninterrupted run, and the names of its players."""
+    run = folder / f"straight-{accumulate}"
+    assert main(kill.arguments(name, folder, run, accumulate=accumulate)) == 0
+    return kill.hashes(run)
+
+
+def players(name, folder):
+    """The names of the players of a model on the tiny data."""
+    return [player.name for player in kill.tiny(name, folder).players()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_killed_and_resumed_equals_straight(name, tmp_path):
+    expected = {accumulate: straight(name, tmp_path, accumulate=accumulate) for accumulate in (1, 2)}
+    names = players(name, tmp_path)
+    # In the last player's late move; in the middle of writing a checkpoint; between the halves of an accumulated batch.
+    points = [(f"loss:{names[-1]}:7", 1), ("save:12", 1), (f"loss:{names[0]}:12", 2)]
+    clocks = []
+    for number, (point, accumulate) in enumerate(points):
+        run = tmp_path / f"killed-{number}"
+        argv = kill.arguments(name, tmp_path, run, accumulate=accumulate)
+        died = kill.child(point, argv)
+        assert died.returncode == -signal.SIGKILL, f"{point}: {died.stderr}"
+        clocks.append(max(checkpoint.steps(run / "checkpoints"), default=0))
+        assert main(["train", "--run", str(run), "--resume", "--quiet"]) == 0
+        assert kill.hashes(run) == expected[accumulate], point
+        assert not [entry for entry in (run / "checkpoints").iterdir() if entry.name.startswith(".")]
+    assert max(clocks) > 0, "no resume began above 0"
+
+
+def test_a_run_without_a_checkpoint_resumes_from_the_start(tmp_path):
+    name = NAMES[0]
+    expected = straight(name, tmp_path, accumulate=1)
+    run = tmp_path / "killed"
+    died = kill.child(f"loss:{players(name, tmp_path)[0]}:2", kill.arguments(name, tmp_path, run))
+    assert died.returncode == -signal.SIGKILL
+    assert checkpoint.steps(run / "checkpoints") == []
+    assert main(["train", "--run", str(run), "--resume", "--quiet"]) == 0
+    assert kill.hashes(run) == expected
+
+
+def test_metrics_are_those_of_the_straight_run(tmp_path):
+    import json
+
+    name = NAMES[0]
+    straight(name, tmp_path, accumulate=1)
+    run = tmp_path / "killed"
+    kill.child(f"loss:{players(name, tmp_path)[0]}:6", kill.arguments(name, tmp_path, run))
+    assert main(["train", "--run", str(run), "--resume", "--quiet"]) == 0
+
+    def lines(folder):
+        found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return [{key: value for key, value in line.items() if key != "seconds"} for line in found]
+
+    assert lines(run) == lines(tmp_path / "straight-1")
