@@ -89,6 +89,11 @@ def data_for(name: str, folder: pathlib.Path) -> tuple[pathlib.Path, list[str]]:
     return path, flags
 
 
+def first() -> str:
+    """The name of the first model."""
+    return discovery.names("models")[0]
+
+
 def tiny(name: str, folder: pathlib.Path) -> Model:
     """The model that `arguments` trains, untrained."""
     path, flags = data_for(name, folder)

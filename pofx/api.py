@@ -10,7 +10,9 @@ from pofx import data as sources
 from pofx import discovery
 from pofx.core import Budget, Classes, Config, DataSpec, Model, Recipe, UsageError, mix
 from pofx.run import INFO, Run, hardware, next_folder, versions
-from pofx.trainer import Interrupted, Settings, Trainer
+from pofx.settings import Settings
+from pofx.signals import Interrupted
+from pofx.trainer import Trainer
 
 if TYPE_CHECKING:
     from pofx.data import Dataset, Options
@@ -141,15 +143,10 @@ def train(
             raise UsageError("resume needs the run: give its folder")
         return go_on(Run.read(pathlib.Path(run)), settings.budget, cls=cls, quiet=quiet, report=report)
     options = data_options or Options()
-    if isinstance(data, (str, pathlib.Path)):
-        dataset = sources.load(data, options, seed=seed)
-    else:
-        dataset = data
+    dataset = sources.load(data, options, seed=seed) if isinstance(data, (str, pathlib.Path)) else data
+    chosen = recipe(cls, name, dataset.spec, settings.budget)
     if model_config is None:
-        chosen = recipe(cls, name, dataset.spec, settings.budget)
         model_config = type(chosen.config).from_json(_override(chosen.config, config))
-    else:
-        chosen = recipe(cls, name, dataset.spec, settings.budget)
     return start(cls, name, dataset, complete(settings, chosen), model_config, run=run, quiet=quiet, report=report)
 
 
@@ -209,7 +206,9 @@ def describe(dataset: "Dataset") -> str:
     return f"{len(dataset.train):,} training {unit}, {shape}"
 
 
-def go_on(run: Run, budget: Budget | None = None, *, cls: type[Model] | None = None, quiet: bool = False, report: bool = True, **free: Any) -> Run:
+def go_on(
+    run: Run, budget: Budget | None = None, *, cls: type[Model] | None = None, quiet: bool = False, report: bool = True, **free: Any
+) -> Run:
     """Resumes a run; `budget` and the settings in `FREE` may differ from those that it was started with."""
     info = run.info
     settings = Settings.from_json(info["training"])
@@ -219,7 +218,9 @@ def go_on(run: Run, budget: Budget | None = None, *, cls: type[Model] | None = N
     cls = cls or discovery.model(info["model"])
     dataset = sources.load(info["data"]["source"], sources.Options.from_json(info["data"]["options"]), seed=settings.seed)
     if dataset.fingerprint != info["data"]["fingerprint"]:
-        raise UsageError(f"{info['data']['source']} is not what {run.path} was trained on: its content has changed; put the old data back or start a new run")
+        raise UsageError(
+            f"{info['data']['source']} is not what {run.path} was trained on: its content has changed; put the old data back or start a new run"
+        )
     model = build(cls, dataset.spec, cls.Config.from_json(info["config"]), settings.seed)
     with run.lock():
         trainer = _trainer(model, dataset, settings, run, quiet)
@@ -247,5 +248,3 @@ def _run(trainer: Trainer, run: Run, report: bool) -> Run:
 
             page.write(Run.open(run.path))
     return Run.open(run.path)
-
-

@@ -104,6 +104,7 @@ class Network(nn.Module, ABC):
         """What `forward` of a plain module would be."""
 
     def forward(self, *inputs: Any) -> Float[Tensor, "..."]:
+        """`compute` in the precision in force, as float32."""
         dtype = _compute_dtype.get()
         if dtype == torch.float32:
             return self.compute(*inputs)
@@ -265,7 +266,7 @@ def _check_value(name: str, hint: Any, value: Any) -> None:
     elif hint is float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise UsageError(f"{name} must be a finite number, not {value!r}")
-    elif hint is int and isinstance(value, bool) or isinstance(hint, type) and not isinstance(value, hint):
+    elif isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
         raise UsageError(f"{name} must be {hint.__name__}, not {value!r}")
 
 
@@ -451,7 +452,7 @@ class Model(nn.Module, ABC):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # The clock stays on the CPU in float64: reading it must not wait for an accelerator, and MPS has no float64.
         progress = self._buffers.pop("progress")
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._buffers["progress"] = progress
         return self
 

@@ -72,7 +72,8 @@ def load(kind: Kind, name: str) -> ModuleType:
 @functools.cache
 def _load_file(path: pathlib.Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"pofx_path_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and type hints look their module up
     spec.loader.exec_module(module)
@@ -102,10 +103,10 @@ def require(model: "Model", *capabilities: "type[Capability]", what: str) -> Non
 
     for capability in capabilities:
         if capability not in model.capabilities:
-            have = [name for name in names("models") if issubclass(_class(name), capability)]
+            have = [name for name in names("models") if issubclass(_models()[name], capability)]
             others = f"models that have it: {', '.join(have)}" if have else "no model here has it"
             raise UsageError(f"{what} needs the capability {capability.__name__}, which this {type(model).__name__} lacks; {others}")
 
 
-def _class(name: str) -> "type[Model]":
-    return model(name)
+def _models() -> dict[str, "type[Model]"]:
+    return {name: model(name) for name in names("models")}

@@ -248,13 +248,17 @@ class _Measured:
         where = "standardised" if self.model.spec.kind != "images" else "pixels in [0, 1]"
         name, trivially = "squared error of reconstructions", "mean training example"
         share = f"; {value / baseline:.1%} of the baseline's" if baseline > 0 else ""
-        rows = [Row(name=name, unit="per element", model=value, error=error, baselines={trivially: baseline}, n=len(errors), note=where + share)]
+        rows = [
+            Row(name=name, unit="per element", model=value, error=error, baselines={trivially: baseline}, n=len(errors), note=where + share)
+        ]
         if self.model.spec.kind == "images":
             # Peak 1; an error of less than a tenth of a grey level does not make the mean infinite.
             decibel, theirs_decibel = (-10 * values.clamp(min=1e-8).log10() for values in (errors, trivial))
             value, error = _mean(decibel)
             floor = {trivially: float(theirs_decibel.mean())}
-            rows.append(Row(name="PSNR of reconstructions", unit="dB", model=value, error=error, baselines=floor, n=len(errors), better="higher"))
+            rows.append(
+                Row(name="PSNR of reconstructions", unit="dB", model=value, error=error, baselines=floor, n=len(errors), better="higher")
+            )
         return rows
 
     # --------------------------------------------------------------------------------------------------- samples
@@ -280,7 +284,9 @@ class _Measured:
         held = features(self.held.batch(self.held.positions(shuffle=0)[:n]).x)
         own = features(self.train.train.batch(self.train.train.positions(shuffle=0)[:n]).x)
         fake, all_of_train = features(drawn), features(real)
-        trivial = np.random.default_rng(0).multivariate_normal(all_of_train.mean(0), np.cov(all_of_train.T).reshape(2 * (held.shape[1],)), n)
+        trivial = np.random.default_rng(0).multivariate_normal(
+            all_of_train.mean(0), np.cov(all_of_train.T).reshape(2 * (held.shape[1],)), n
+        )
         rows = []
         for name, measure in (("kernel MMD² of samples", kernel_mmd), ("Fréchet distance of samples", frechet_distance)):
             note = f"{held.shape[1]} principal components"
@@ -313,7 +319,13 @@ class _Measured:
         n = len(drawn)
         return [
             Row(
-                name="modes found", unit=f"of {len(centres)}", model=mine.found, error=None, baselines={"gaussian": theirs.found}, n=n, better="higher"
+                name="modes found",
+                unit=f"of {len(centres)}",
+                model=mine.found,
+                error=None,
+                baselines={"gaussian": theirs.found},
+                n=n,
+                better="higher",
             ),
             Row(
                 name="samples within 3 sigma of a mode",

@@ -58,7 +58,9 @@ def decode(model: Model, z: Float[Tensor, "batch latent"], label: Tensor | None 
     with asking(model):
         label = conditions(model, label)
         labels = [None] * len(z) if label is None else label.to(model.device).split(PART)
-        return torch.cat([cast(Decodes, model).decode(part.to(model.device), label=y).cpu() for part, y in zip(z.split(PART), labels, strict=False)])
+        return torch.cat(
+            [cast(Decodes, model).decode(part.to(model.device), label=y).cpu() for part, y in zip(z.split(PART), labels, strict=False)]
+        )
 
 
 def reconstruct(model: Model, batch: Batch) -> Float[Tensor, "batch ..."]:

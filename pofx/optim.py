@@ -1,10 +1,10 @@
 """Builds a player's optimizers from its `Optimizer` config, and its learning rate from progress alone."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pofx.core import Optimizer, Player
 
@@ -41,9 +41,7 @@ def build(player: Player) -> list[torch.optim.Optimizer]:
     if config.name == "muon":
         matrices = [parameter for module, parameter in owned if _is_matrix(module, parameter)]
         if matrices:
-            built.append(
-                torch.optim.Muon(matrices, lr=config.matrix_lr, momentum=config.momentum, weight_decay=config.weight_decay)
-            )
+            built.append(torch.optim.Muon(matrices, lr=config.matrix_lr, momentum=config.momentum, weight_decay=config.weight_decay))
         chosen = {id(parameter) for parameter in matrices}
         parameters = [parameter for parameter in parameters if id(parameter) not in chosen]
     if parameters:
@@ -64,9 +62,7 @@ def _build(config: Optimizer, parameters: list[nn.Parameter]) -> torch.optim.Opt
         case "adadelta":
             return torch.optim.Adadelta(parameters, lr=config.lr, eps=config.eps, weight_decay=config.weight_decay)
         case "sgd":
-            return torch.optim.SGD(
-                parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
-            )
+            return torch.optim.SGD(parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)
 
 
 def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> None:
@@ -74,3 +70,30 @@ def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], factor: float
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def state(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """What a player's optimizers remember, by name: OPTIMIZER/PARAMETER/KEY, the first two counted."""
+    return {
+        f"{number}/{k}/{key}": value
+        for number, optimizer in enumerate(optimizers)
+        for k, parameter in enumerate(_parameters(optimizer))
+        for key, value in optimizer.state.get(parameter, {}).items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore(optimizers: Sequence[torch.optim.Optimizer], saved: Mapping[str, Tensor]) -> None:
+    """Gives optimizers the memory that `state` told."""
+    for name, value in saved.items():
+        number, k, key = name.split("/")
+        optimizer = optimizers[int(number)]
+        parameter = _parameters(optimizer)[int(k)]
+        # A parameter's companions keep its memory layout: fused kernels walk them side by side.
+        like = parameter if value.shape == parameter.shape else value
+        kept = torch.empty_like(like, dtype=value.dtype, device=parameter.device).detach()
+        optimizer.state[parameter][key] = kept.copy_(value)

@@ -71,7 +71,9 @@ class Run:
             info = json.loads((path / INFO).read_text(encoding="utf-8"))
             info["model"], info["data"]["source"], info["training"]["seed"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{path} is not a run folder: its {INFO} is missing or unreadable; give a folder that `pofx train` made") from error
+            raise UsageError(
+                f"{path} is not a run folder: its {INFO} is missing or unreadable; give a folder that `pofx train` made"
+            ) from error
         return cls(path, info)
 
     @classmethod
@@ -90,7 +92,9 @@ class Run:
         if which in ("", "best", "last"):
             best = run.info.get("best")
             if which == "best" and best is None:
-                raise UsageError(f"{run.path} has no best checkpoint, since {run.info['model']} has no validation score: use {run.path}@last")
+                raise UsageError(
+                    f"{run.path} has no best checkpoint, since {run.info['model']} has no validation score: use {run.path}@last"
+                )
             step = kept[-1] if which == "last" or best not in kept else best
         elif which.isdigit() and int(which) in kept:
             step = int(which)

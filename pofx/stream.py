@@ -20,7 +20,9 @@ class Stream:
         self.count = len(self._pass(0))
         if size > self.count:
             what = f"windows of {window} tokens" if window else "examples"
-            raise UsageError(f"a batch of {size} is larger than the training data, which have {self.count} {what}: use --batch-size {self.count} or less")
+            raise UsageError(
+                f"a batch of {size} is larger than the training data, which have {self.count} {what}: use --batch-size {self.count} or less"
+            )
 
     def _pass(self, number: int) -> Tensor:
         if number not in self._passes:

@@ -8,28 +8,20 @@ import dataclasses
 import importlib.util
 import itertools
 import math
-import os
-import pathlib
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from pofx import checkpoint, distributed, optim
+from pofx.averaging import Average
 from pofx.core import (
-    Budget,
-    Config,
-    Fraction,
     Loss,
     Model,
     Noise,
-    NonNegative,
     Player,
-    Positive,
     Samples,
     TrainingError,
     UsageError,
@@ -38,6 +30,8 @@ from pofx.core import (
 )
 from pofx.progress import Display
 from pofx.run import Run
+from pofx.settings import Settings, pick_device, pick_precision
+from pofx.signals import Interrupted, Stop
 from pofx.stream import Stream
 
 if TYPE_CHECKING:
@@ -47,96 +41,6 @@ VALIDATIONS, PICTURES, LINES = 20, 10, 1000
 """Evenly spaced over the budget: validations, sample pictures, lines of metrics.jsonl."""
 CHECK_EVERY = 50
 """Moves between looks at whether everything is finite, on accelerators, where each look waits for the device."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """Training was stopped by a signal, and the run is saved. `code` is the exit status that says so."""
-
-    def __init__(self, number: int, path: pathlib.Path) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; saved: go on with `pofx train --run {path} --resume`")
-        self.code = 128 + number
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(Config):
-    """How a model is trained, whatever the model."""
-
-    steps: Positive | None = None
-    """Train for so many rounds; a round is one walk through the model's players."""
-    epochs: NonNegative | None = None
-    """Train for so many passes over the training data."""
-    minutes: NonNegative | None = None
-    """Train for so many minutes."""
-    seed: int = 0
-    """Equal seeds give equal results."""
-    batch_size: Positive | None = None
-    """Examples of one move; by default the model's recipe says."""
-    accumulate: Positive = 1
-    """Split each batch into so many parts and add their gradients: less memory, same result."""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """bf16 computes networks in bfloat16; auto does so where the hardware gains by it."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute; auto takes an accelerator if there is one."""
-    checkpoint_every: str = "2min"
-    """Moves between checkpoints (500), or minutes (2min)."""
-    keep: Positive = 3
-    """Keep so many of the newest checkpoints, besides the best one."""
-    patience: Positive | None = None
-    """Stop after so many validations (20 are spread over the budget) without a better score."""
-    ema: Fraction | None = None
-    """Decay of the averaged weights that sampling and evaluation use; by default the model's recipe says."""
-    tensorboard: bool = False
-    """Write TensorBoard events into the run folder (pip install "pofx[track]")."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("epochs", "minutes"):
-            if getattr(self, name) == 0:
-                raise UsageError(f"--{name} must be more than 0")
-        if sum(value is not None for value in (self.steps, self.epochs, self.minutes)) > 1:
-            raise UsageError("--steps, --epochs and --minutes are three ways to give one budget: give one of them")
-        self.interval  # noqa: B018 - raises for a malformed one
-
-    @property
-    def budget(self) -> Budget | None:
-        """The budget, None where nobody gave one."""
-        given = {name: getattr(self, name) for name in ("steps", "epochs", "minutes") if getattr(self, name) is not None}
-        return Budget(**given) if given else None
-
-    @property
-    def interval(self) -> tuple[int | None, float | None]:
-        """(moves, seconds) between checkpoints; one of them is None."""
-        text = self.checkpoint_every
-        number, seconds = (text[:-3], True) if text.endswith("min") else (text, False)
-        try:
-            value = float(number) if seconds else int(number)
-            if not 0 < value < math.inf:
-                raise ValueError
-        except ValueError as error:
-            raise UsageError(f"--checkpoint-every is a number of moves such as 500, or of minutes such as 2min, not {text!r}") from error
-        return (None, value * 60) if seconds else (int(value), None)
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of --device. Raises `UsageError` where it is not there."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(device for device, available in there.items() if available))
-    if not there[name]:
-        raise UsageError(f"--device {name} is not there: this torch ({torch.__version__}) finds {', '.join(d for d, a in there.items() if a)}")
-    return torch.device(name)
-
-
-def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """bfloat16 where it was asked for, or where `auto` knows that the hardware gains by it; else float32."""
-    if name != "auto":
-        return torch.bfloat16 if name == "bf16" else torch.float32
-    if device.type == "cuda":
-        gains = torch.cuda.is_bf16_supported()
-    else:
-        has = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-        gains = bool(has.get("amx_tile") or has.get("avx512_bf16"))
-    return torch.bfloat16 if gains else torch.float32
 
 
 @dataclasses.dataclass
@@ -168,18 +72,18 @@ class Trainer:
     """
 
     def __init__(self, model: Model, dataset: "Dataset", settings: Settings, *, run: Run | None = None, quiet: bool = True) -> None:
-        assert settings.batch_size is not None and settings.ema is not None and settings.budget is not None
+        assert settings.batch_size is not None
+        assert settings.ema is not None
+        assert settings.budget is not None
         self.settings, self.dataset, self.run = settings, dataset, run
         self.device = pick_device(settings.device)
         self.dtype = pick_precision(settings.precision, self.device)
         distributed.start(self.device)
         self.rank, self.ranks = distributed.rank(), distributed.size()
         self.model = model.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        # A second instance, no wrapper; under EMA evaluation it is a model like any other.
-        self.average = type(model)(model.spec, model.config).to(self.device, memory_format=torch.channels_last)
-        self.average.load_state_dict(model.state_dict())
-        self.average.eval().requires_grad_(False)
         self.players = model.players()
+        self.ema = Average(self.model, self.players, decay=settings.ema)
+        self.average = self.ema.model
         self.budget = settings.budget
         self.clock = Clock(moves={player.name: 0 for player in self.players} or {"fit": 0})
         self.display = Display(quiet=quiet or self.rank > 0)
@@ -193,11 +97,10 @@ class Trainer:
         ]
         self.walk = list(itertools.chain.from_iterable([i] * self._moves_in_round(player) for i, player in enumerate(self.players)))
         self.rounds = self._rounds()
-        self._averaged = self._pair_averages()
         self._free: int | None = None
         self._latest: dict[str, tuple[str, Loss]] = {}
         self._bad: dict[tuple[str, str], Tensor] = {}
-        self._signal: int | None = None
+        self._stop = Stop(self.display, active=run is not None)
         self._since: float | None = None
         self._saved_at = 0.0
 
@@ -274,7 +177,9 @@ class Trainer:
         for parameter in parameters:
             parameter.grad = None
         parts = self.settings.accumulate
-        for x, label in zip(batch.x.chunk(parts), batch.label.chunk(parts) if batch.label is not None else itertools.repeat(None), strict=False):
+        for x, label in zip(
+            batch.x.chunk(parts), batch.label.chunk(parts) if batch.label is not None else itertools.repeat(None), strict=False
+        ):
             loss = player.loss(type(batch)(x, label))
             total = loss.total
             (total if parts == 1 else total * (len(x) / len(batch.x))).backward()  # type: ignore[no-untyped-call]
@@ -289,7 +194,7 @@ class Trainer:
         for optimizer in self.optimizers[index]:
             optimizer.step()
         self.clock.moves[player.name] = j + 1
-        self._update_average(index, j)
+        self.ema.update(index, j)
         self._latest[player.name] = (player.name, loss)
 
     def _check(self, player: Player, loss: Loss, total: Tensor) -> None:
@@ -323,57 +228,19 @@ class Trainer:
 
     def _fail(self, player: str, what: str) -> None:
         last = self.run.info.get("last") if self.run else None
-        kept = f"the last good checkpoint is {self.run.path}@{last}" if self.run and last is not None else "no checkpoint had been saved yet"
+        kept = (
+            f"the last good checkpoint is {self.run.path}@{last}" if self.run and last is not None else "no checkpoint had been saved yet"
+        )
         raise TrainingError(
             f"player {player!r}: its {what} is not finite at move {self.clock.step + 1}; {kept}; "
             "a smaller learning rate, a clip on the gradient or --precision fp32 may help"
         )
 
-    # -- averaged weights ------------------------------------------------------------------------------------
-
-    def _pair_averages(self) -> list[tuple[list[Tensor], list[Tensor], list[tuple[Tensor, Tensor]]]]:
-        """For each player: (averages, values) of floating tensors, and the pairs of integers that are copied. A player
-        carries its parameters and the buffers of its modules; the first one carries the buffers that nobody owns."""
-        averages = self.average.state_dict(keep_vars=True)
-        values = {name: value for name, value in self.model.state_dict(keep_vars=True).items() if name != "progress"}
-        names = {id(value): name for name, value in values.items()}
-        claimed: set[str] = set()
-        groups: list[list[str]] = []
-        for player, parameters in zip(self.players, self.parameters, strict=True):
-            modules = [owned for owned in player.owns if isinstance(owned, torch.nn.Module)]
-            buffers = [buffer for module in modules for buffer in module.buffers()]
-            mine = [names[id(p)] for p in parameters]
-            mine += [names[id(b)] for b in buffers if id(b) in names and names[id(b)] not in claimed]
-            claimed.update(mine)
-            groups.append(list(dict.fromkeys(mine)))
-        if groups:
-            groups[0] += [name for name in values if name not in claimed]
-        result = []
-        for group in groups:
-            floating = [name for name in group if values[name].is_floating_point()]
-            rest = [(averages[name].detach(), values[name].detach()) for name in group if not values[name].is_floating_point()]
-            result.append(([averages[n].detach() for n in floating], [values[n].detach() for n in floating], rest))
-        return result
-
-    def _update_average(self, index: int, n: int) -> None:
-        assert self.settings.ema is not None
-        averages, values, copied = self._averaged[index]
-        decay = min(self.settings.ema, (1 + n) / (10 + n))
-        with torch.no_grad():
-            for average, value in zip(averages, values, strict=True):
-                average.lerp_(value, 1.0 - decay)
-            for average, value in copied:
-                average.copy_(value)
-        self.average.progress.copy_(self.model.progress)
-
     def _end_spans(self) -> None:
         """When a player's span ends, its averaged weights become its weights."""
-        progress = self.progress
         for index, player in enumerate(self.players):
-            if player.span[1] < 1.0 and progress >= player.span[1] and player.name not in self.clock.ended:
-                averages, values, _ = self._averaged[index]
-                for average, value in zip(averages, values, strict=True):
-                    value.copy_(average)
+            if player.span[1] < 1.0 and self.progress >= player.span[1] and player.name not in self.clock.ended:
+                self.ema.adopt(index)
                 self.clock.ended.append(player.name)
 
     # -- the loop --------------------------------------------------------------------------------------------
@@ -381,7 +248,7 @@ class Trainer:
     def train(self) -> Literal["finished", "stopped early"]:
         """Walks until the budget is used. Raises `TrainingError` at a loss that is not finite, `Interrupted` after a
         signal; whatever happens, what was saved stays."""
-        with _Handlers(self), self.display, precision(self.dtype):
+        with self._stop, self.display, precision(self.dtype):
             self._saved_at = self.clock.seconds
             self._go_on()
             stopped = self._fit() if not self.players else self._walk()
@@ -442,14 +309,14 @@ class Trainer:
                 self._pause()
                 self._picture()
                 self._go_on()
-        if self.progress < 1.0 or self._signal:
+        if self.progress < 1.0 or self._stop.number:
             self._save_if_due()
         return False
 
     def _save_if_due(self) -> None:
         moves, seconds = self.settings.interval
         due = self.clock.step % moves == 0 if moves else self.seconds - self._saved_at >= (seconds or math.inf)
-        stop = distributed.agree(self._signal or 0) if self.ranks > 1 else self._signal
+        stop = distributed.agree(self._stop.number or 0) if self.ranks > 1 else self._stop.number
         if due or stop:
             self._pause()
             self._check_noted()
@@ -500,8 +367,9 @@ class Trainer:
             return
         values, seconds = self._numbers(), self.seconds
         self._write({"step": self.clock.step, "examples": self.examples, "seconds": round(seconds, 3), **values})
-        self.display.update(self.progress, values, seconds, self.examples)
-        self._latest.clear()
+        if self.progress < 1.0:  # the last line is shown after the last validation
+            self.display.update(self.progress, values, seconds, self.examples)
+            self._latest.clear()
 
     def _write(self, entry: dict[str, Any]) -> None:
         if self.run is not None:
@@ -556,7 +424,7 @@ class Trainer:
         folder = self.run.path / "samples"
         folder.mkdir(exist_ok=True)
         with torch.no_grad():
-            x = self.average.sample(n, noise=Noise(self.settings.seed, n, device=self.device))  # type: ignore[attr-defined]
+            x = self.average.sample(n, noise=Noise(self.settings.seed, n, device=self.device))
         codec.write(x.cpu(), folder / f"{self.clock.step:09d}{ending}")
 
     # -- saving and going on ---------------------------------------------------------------------------------
@@ -593,31 +461,16 @@ class Trainer:
         persistent = set(self.model.state_dict())
         state = {f"buffer/{name}": value for name, value in self.model.named_buffers() if name not in persistent}
         for player, optimizers in zip(self.players, self.optimizers, strict=True):
-            for number, optimizer in enumerate(optimizers):
-                parameters = [p for group in optimizer.param_groups for p in group["params"]]
-                for k, parameter in enumerate(parameters):
-                    for key, value in optimizer.state.get(parameter, {}).items():
-                        if isinstance(value, Tensor):
-                            state[f"optimizer/{player.name}/{number}/{k}/{key}"] = value
+            state |= {f"optimizer/{player.name}/{name}": value for name, value in optim.state(optimizers).items()}
         return state
 
     def _restore_training_state(self, state: Mapping[str, Tensor]) -> None:
-        buffers = dict(self.model.named_buffers())
-        for name, value in state.items():
-            what, _, rest = name.partition("/")
-            if what == "buffer":
-                if buffers[rest].shape != value.shape:
-                    buffers[rest].resize_(value.shape)
-                buffers[rest].copy_(value)
-                continue
-            owner, number, k, key = rest.rsplit("/", 3)
-            index = next(i for i, player in enumerate(self.players) if player.name == owner)
-            optimizer = self.optimizers[index][int(number)]
-            parameter = [p for group in optimizer.param_groups for p in group["params"]][int(k)]
-            # A parameter's companions keep its memory layout: fused kernels walk them side by side.
-            same = value.shape == parameter.shape
-            kept = torch.empty_like(parameter, dtype=value.dtype).detach() if same else torch.empty_like(value, device=parameter.device)
-            optimizer.state[parameter][key] = kept.copy_(value)
+        for name, buffer in self.model.named_buffers():
+            if (value := state.get(f"buffer/{name}")) is not None:
+                buffer.resize_(value.shape).copy_(value)
+        for player, optimizers in zip(self.players, self.optimizers, strict=True):
+            prefix = f"optimizer/{player.name}/"
+            optim.restore(optimizers, {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)})
 
     def resume(self) -> int:
         """Goes on from the newest sound checkpoint, naming damaged ones; returns its step, 0 where there is none."""
@@ -665,28 +518,3 @@ def _norm(gradients: list[Tensor]) -> Tensor:
 
 def _dense(tensor: Tensor) -> bool:
     return tensor.is_contiguous() or tensor.is_contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor.is_contiguous()
-
-
-class _Handlers:
-    """Within it, SIGINT and SIGTERM let the move finish and the run be saved; a second one exits at once."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-        self.before: dict[int, Any] = {}
-
-    def _handle(self, number: int, frame: Any) -> None:
-        if self.trainer._signal is not None:
-            os._exit(128 + number)
-        self.trainer._signal = number
-        self.trainer.display.say(f"{signal.Signals(number).name}: finishing the move and saving; once more to exit at once")
-
-    def __enter__(self) -> Self:
-        if self.trainer.run is None or threading.current_thread() is not threading.main_thread():
-            return self
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self.before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)

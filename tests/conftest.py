@@ -1,7 +1,12 @@
 """Settings of every test: shapes checked as declared, one thread, a fixed set of generated examples, no caches of the user."""
 
 import os
+import pathlib
+import sys
 import tempfile
+
+# Where the driver of the kill tests stands, which the benchmarks share.
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "benchmarks"))
 
 # Children of the tests inherit these.
 os.environ["OMP_NUM_THREADS"] = "1"

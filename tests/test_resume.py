@@ -1,17 +1,13 @@
 """A run that is killed with SIGKILL anywhere and resumed ends bit for bit as the run that was never killed."""
 
-import importlib.util
-import pathlib
+import json
 import signal
 
+import kill
 import pytest
 
 from pofx import checkpoint, discovery
 from pofx.cli import main
-
-_spec = importlib.util.spec_from_file_location("kill", pathlib.Path(__file__).parents[1] / "benchmarks" / "kill.py")
-kill = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(kill)
 
 NAMES = [name for name in discovery.names("models") if discovery.model(name).players is not None]
 
@@ -59,8 +55,6 @@ def test_a_run_without_a_checkpoint_resumes_from_the_start(tmp_path):
 
 
 def test_metrics_are_those_of_the_straight_run(tmp_path):
-    import json
-
     name = NAMES[0]
     straight(name, tmp_path, accumulate=1)
     run = tmp_path / "killed"

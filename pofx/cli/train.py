@@ -10,7 +10,7 @@ from pofx import data as sources
 from pofx.cli import parse
 from pofx.core import Config, Model, UsageError
 from pofx.run import Run
-from pofx.trainer import Settings
+from pofx.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,9 @@ def main(arguments: list[str]) -> int:
     name = name or (stored["model"] if stored else None)
     if name is None:
         if {"-h", "--help"} & set(flags):
-            print(f"usage: pofx train MODEL [flags]; pofx train MODEL --help tells the flags; models: {', '.join(discovery.names('models'))}")
+            print(
+                f"usage: pofx train MODEL [flags]; pofx train MODEL --help tells the flags; models: {', '.join(discovery.names('models'))}"
+            )
             return 0
         raise UsageError(f"name a model: pofx train MODEL, where MODEL is one of {', '.join(discovery.names('models'))}")
     cls = discovery.model(name)
@@ -131,7 +133,12 @@ def _resume(name: str | None, flags: list[str]) -> int:
     given = {b: getattr(options, b) for b in budgets if _value(flags, f"--{b}") is not None}
     for field in dataclasses.fields(Options):
         if field.name not in api.FREE | {"data", "run", "resume", "config", "quiet"}:
-            _same(f"--{field.name.replace('_', '-')}".replace("--source", "--data"), getattr(before, field.name), getattr(options, field.name), path)
+            _same(
+                f"--{field.name.replace('_', '-')}".replace("--source", "--data"),
+                getattr(before, field.name),
+                getattr(options, field.name),
+                path,
+            )
     _same_config("--data", before.data, options.data, path)
     _same_config("--model", config, options.model, path)
     budget = api.Budget(**given) if given else None

@@ -1,0 +1,78 @@
+"""How the losses went: every number of metrics.jsonl over the moves, a panel for each player."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+
+from pofx import figures
+from pofx.core import Capability, Model, UsageError
+from pofx.data.dataset import Dataset
+from pofx.run import Run
+
+needs: tuple[type[Capability], ...] = ()
+
+#: Entries that say when a line was written.
+CLOCK = ("step", "examples", "seconds")
+WIDTH, HEIGHT = 5.2, 3.2
+
+
+def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
+    """The curves of `run`, raw in pale and averaged in full colour. Raises `UsageError` without a run or without lines."""
+    lines = [] if run is None else run.metrics()
+    if run is None or not lines:
+        raise UsageError("the figure curves needs the metrics.jsonl of a training run, and there is none with lines: train first")
+    panels = series(lines)
+    if not panels:
+        raise UsageError(f"{run.path / 'metrics.jsonl'} holds no losses: train for longer")
+    columns = min(2, len(panels))
+    count = -(-len(panels) // columns)
+    title = f"{run.info['model']} on {run.info['data']['source']}"
+    figure, axes = figures.canvas(title, WIDTH * columns, HEIGHT * count + 0.4, nrows=count, ncols=columns, squeeze=False)
+    for one in axes.flat[len(panels) :]:
+        one.set_axis_off()
+    for one, (name, terms) in zip(axes.flat, panels.items(), strict=False):
+        _panel(one, name, terms)
+    return figure
+
+
+def series(lines: list[dict[str, Any]]) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """Panel -> term -> (steps, finite values), from lines whose keys are "panel/term"."""
+    found: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for line in lines:
+        for key, value in line.items():
+            if key in CLOCK or isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
+                continue
+            panel, _, term = key.rpartition("/")
+            found.setdefault(panel or "run", {}).setdefault(term, []).append((line["step"], value))
+    return {
+        panel: {term: (np.array([s for s, _ in points]), np.array([v for _, v in points], dtype=float)) for term, points in terms.items()}
+        for panel, terms in found.items()
+    }
+
+
+def _panel(axes: Any, name: str, terms: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    for i, (term, (steps, values)) in enumerate(terms.items()):
+        colour = colormaps["tab10"](i % 10)
+        smooth = averaged(values)
+        axes.plot(steps, values, color=colour, alpha=0.25 if len(values) > 2 else 1, linewidth=1, marker="." if len(values) < 20 else None)
+        axes.plot(steps, smooth, color=colour, linewidth=1.6, label=f"{term}  {smooth[-1]:.4g}")
+    every = np.concatenate([values for _, values in terms.values()])
+    low, high = np.quantile(every, [0, 0.98]) if len(every) > 20 else (every.min(), every.max())
+    if high > low:
+        # The first, untrained losses do not flatten the rest.
+        axes.set_ylim(low - 0.05 * (high - low), high + 0.1 * (high - low))
+    axes.set_title(name, fontsize=10, loc="left")
+    axes.set_xlabel("moves")
+    axes.legend(frameon=False, fontsize=8, loc="upper right")
+
+
+def averaged(values: np.ndarray) -> np.ndarray:
+    """A centred running mean over a fortieth of the values, shorter at the ends."""
+    half = len(values) // 80
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    place = np.arange(len(values))
+    # As far to the left as to the right, so that a trend is not shifted at the ends.
+    reach = np.minimum(half, np.minimum(place, len(values) - 1 - place))
+    return (total[place + reach + 1] - total[place - reach]) / (2 * reach + 1)

@@ -1,0 +1,63 @@
+"""Held-out examples and what the model makes of them: inputs above, results below."""
+
+import numpy as np
+import torch
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+
+from pofx import examples, figures
+from pofx.core import Decodes, Encodes, Model, UsageError
+from pofx.data.dataset import Dataset
+from pofx.data.images import grid
+from pofx.run import Run
+
+needs = (Encodes, Decodes)
+
+COLUMNS, BLOCKS, POINTS, SEQUENCES = 10, 3, 500, 4
+
+
+def pairs(x: torch.Tensor, result: torch.Tensor, columns: int = COLUMNS) -> torch.Tensor:
+    """Rows of `columns` inputs, each with the row of its results below; the last may be shorter, filled with mid-grey."""
+    columns = min(columns, len(x))
+    short = -len(x) % columns
+    filling = x.new_full((short, *x.shape[1:]), 0.5)
+    blocks = [torch.cat((part, filling)).unflatten(0, (-1, columns)) for part in (x, result)]
+    return torch.stack(blocks, 1).flatten(0, 2)
+
+
+def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
+    """The first held-out examples; raises `UsageError` for data without a picture of it."""
+    part, held = examples.held_out(dataset)
+    if model.spec.kind == "images":
+        batch = examples.first(held, COLUMNS * BLOCKS)
+        columns = min(COLUMNS, len(batch.x))
+        names = ("input", "result") * -(-len(batch.x) // columns)
+        return figures.picture(grid(pairs(batch.x, examples.reconstruct(model, batch)), columns), f"{part} examples", rows=names)
+    if model.spec.kind == "vectors":
+        return _points(model, dataset, part, examples.first(held, POINTS))
+    if model.spec.kind == "sequences":
+        batch = examples.first(held, SEQUENCES)
+        result = examples.reconstruct(model, batch)
+        figure, axes = figures.canvas(f"{part} sequences, first feature", 8, 1.6 * len(batch.x), nrows=len(batch.x), sharex=True, squeeze=False)
+        for one, x, y in zip(axes[:, 0], batch.x, result, strict=True):
+            one.plot(x[..., 0], color=figures.REAL, linewidth=2, label="input")
+            one.plot(y[..., 0], color=figures.GENERATED, linewidth=1, label="result")
+        axes[0, 0].legend(frameon=False, loc="upper right")
+        axes[-1, 0].set_xlabel("time")
+        return figure
+    raise UsageError(f"the figure reconstructions is for images, vectors and sequences, and these data are {model.spec.kind}")
+
+
+def _points(model: Model, dataset: Dataset, part: str, batch: examples.Batch) -> Figure:
+    """Each example tied to its result by a line."""
+    x, result = (figures.rows(dataset, value) for value in (batch.x, examples.reconstruct(model, batch)))
+    plane = figures.Plane(x)
+    figure, axes = figures.canvas(f"reconstructions of {part} examples")
+    start, stop = plane(x), plane(result)
+    axes.add_collection(LineCollection(list(np.stack((start, stop), 1)), colors="0.8", linewidths=0.8))
+    for place, colour, name in ((start, figures.REAL, "input"), (stop, figures.GENERATED, "result")):
+        axes.scatter(place[:, 0], place[:, 1], s=8, c=colour, linewidths=0, label=name)
+    plane.label(axes)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.legend(frameon=False, markerscale=2, loc="upper right")
+    return figure

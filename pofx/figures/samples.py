@@ -1,0 +1,98 @@
+"""New examples: a grid of images (a row for each class), a page of text, points over held-out ones, sequences."""
+
+import textwrap
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from pofx import examples, figures
+from pofx.core import Classes, Model, Samples, UsageError
+from pofx.data.dataset import Dataset
+from pofx.data.images import grid
+from pofx.run import Run
+
+needs = (Samples,)
+
+IMAGES, TEXTS, POINTS, SEQUENCES = 64, 4, 2000, 8
+#: Images of one class, and classes, in the grid of a conditional model.
+OF_CLASS, CLASSES = 8, 16
+WIDTH, LINES = 96, 12
+
+
+def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
+    """New examples, a function of `seed`."""
+    match model.spec.kind:
+        case "images":
+            return _images(model, seed)
+        case "tokens":
+            return _texts(model, dataset, seed)
+        case "vectors":
+            return _points(model, dataset, seed)
+        case "sequences":
+            return _sequences(model, dataset, seed)
+
+
+def _images(model: Model, seed: int) -> Figure:
+    label = model.spec.label
+    if getattr(model.config, "conditional", False) and isinstance(label, Classes) and label.names:
+        names = label.names[:CLASSES]
+        classes = torch.arange(len(names)).repeat_interleave(OF_CLASS)
+        x = examples.draw(model, len(classes), seed=seed, label=classes)
+        return figures.picture(grid(x, OF_CLASS), "samples by class", rows=tuple(textwrap.shorten(name, 14, placeholder="…") for name in names))
+    return figures.picture(grid(examples.draw(model, IMAGES, seed=seed)), "samples")
+
+
+def _texts(model: Model, dataset: Dataset, seed: int) -> Figure:
+    texts = [str(text) for text in dataset.codec.show(examples.draw(model, TEXTS, seed=seed))]
+    blocks = []
+    for text in texts:
+        lines = [piece for line in text.splitlines() for piece in (textwrap.wrap(line, WIDTH, drop_whitespace=False) or [""])]
+        blocks.append(lines[:LINES] + (["…"] if len(lines) > LINES else []))
+    height = sum(map(len, blocks)) + 2 * len(blocks)
+    figure = Figure(figsize=(8.0, 0.6 + 0.165 * height), dpi=figures.DPI, facecolor="white")
+    figure.text(0.03, 1 - 0.12 / figure.get_figheight(), "samples", fontsize=11, va="top")
+    top = 0.5
+    for lines in blocks:
+        # Escapes and control characters are drawn as what they are, never as markup.
+        shown = "\n".join("".join(c if c.isprintable() else "·" for c in line.expandtabs(4)) for line in lines)
+        figure.text(
+            0.03, 1 - top / figure.get_figheight(), shown, family="monospace", fontsize=7.5, va="top", linespacing=1.25, parse_math=False
+        )
+        top += 0.165 * (len(lines) + 2)
+        figure.add_artist(_rule(1 - (top - 0.2) / figure.get_figheight()))
+    return figure
+
+
+def _rule(y: float) -> "object":
+    from matplotlib.lines import Line2D
+
+    return Line2D([0.03, 0.97], [y, y], color="0.85", linewidth=0.8)
+
+
+def _points(model: Model, dataset: Dataset, seed: int) -> Figure:
+    part, held = examples.held_out(dataset)
+    real = figures.rows(dataset, examples.first(held, POINTS).x)
+    plane = figures.Plane(real)
+    figure, axes = figures.canvas(f"samples over {part} examples")
+    for x, colour, name in ((real, figures.REAL, part), (figures.rows(dataset, examples.draw(model, POINTS, seed=seed)), figures.GENERATED, "samples")):
+        place = plane(x)
+        axes.scatter(place[:, 0], place[:, 1], s=6, c=colour, alpha=0.5, linewidths=0, label=name, rasterized=True)
+    plane.label(axes)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.legend(frameon=False, markerscale=2.5, loc="upper right")
+    return figure
+
+
+def _sequences(model: Model, dataset: Dataset, seed: int) -> Figure:
+    part, held = examples.held_out(dataset)
+    figure, axes = figures.canvas("samples and held-out sequences, first feature", 8, 5, nrows=2, sharex=True, sharey=True)
+    sets = ((examples.first(held, SEQUENCES).x, part), (examples.draw(model, SEQUENCES, seed=seed), "samples"))
+    for one, (x, name), colour in zip(axes, sets, (figures.REAL, figures.GENERATED), strict=True):
+        shown = dataset.codec.show(x)
+        if not isinstance(shown, np.ndarray):
+            raise UsageError(f"sequences of {dataset.source} cannot be drawn as lines")
+        one.plot(shown.reshape(*x.shape)[..., 0].T, color=colour, linewidth=1)
+        one.set_ylabel(name)
+    axes[-1].set_xlabel("time")
+    return figure

@@ -1,0 +1,245 @@
+"""The VAE-GAN: a variational autoencoder that is measured by what a discriminator sees instead of by pixels.
+
+    encoder:       minimise  beta KL(q(z|x) || N(0, I)) + 1/2 ||f(x) - f(G(z))||^2,             z ~ q(z|x)
+    decoder:       minimise  w 1/2 ||f(x) - f(G(z))||^2 + E softplus(-D(fake))
+    discriminator: minimise  E softplus(-D(x)) + E softplus(D(fake)) + gamma/2 E ||grad_x D(x)||^2
+
+D = h(f(x)); f(x) are the features of its last hidden layer. Half of the fakes are reconstructions, half are G(z) of z
+from the prior. Each player has a loss of its own, so that each gets the sign that is right for it.
+"""
+
+import dataclasses
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+from torch.distributions import Independent, Normal
+
+from pofx import core, losses
+from pofx.core import (
+    Batch,
+    Budget,
+    DataSpec,
+    Decodes,
+    Encodes,
+    Judges,
+    Loss,
+    Model,
+    Network,
+    Noise,
+    Optimizer,
+    Player,
+    Recipe,
+    Samples,
+    UsageError,
+)
+from pofx.nn import labels
+from pofx.nn.conv import ConvDecoder, ConvEncoder
+from pofx.nn.mlp import MLP
+from pofx.nn.observation import Observation
+from pofx.nn.relaxation import relaxed
+
+
+class _Hidden(Network):
+    """All layers of a network but its last, as one flat vector of features an example."""
+
+    def __init__(self, layers: nn.Sequential) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def compute(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch features"]:
+        if isinstance(self.layers[0], nn.Linear):
+            return self.layers(x.flatten(1))
+        # Channels last, as the layers have it in memory: flattening is then no copy.
+        return self.layers(x).permute(0, 2, 3, 1).flatten(1)
+
+
+class VAEGAN(Model, Samples, Encodes, Decodes, Judges):
+    """An encoder, a decoder and a discriminator; reconstructions are compared in the discriminator's features.
+
+    The term `kl` is in nats per example, `features` and `reconstruction` are half squared errors per example.
+
+    References:
+        Autoencoding beyond pixels using a learned similarity metric (Larsen et al., 2016), https://arxiv.org/abs/1512.09300
+        Which Training Methods for GANs do actually Converge? (Mescheder et al., 2018), https://arxiv.org/abs/1801.04406
+    """
+
+    kinds = frozenset({"images", "vectors"})
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Config(core.Config):
+        """Configuration of the VAE-GAN."""
+
+        latent_dim: core.Positive = 32
+        """Length of the code."""
+        architecture: Literal["dense", "conv"] = "dense"
+        """dense: fully connected layers; conv: convolutions, for images only."""
+        hidden: tuple[core.Positive, ...] = (256, 256)
+        """Widths of the hidden layers of the dense encoder and discriminator, outermost first; the decoder mirrors them."""
+        channels: core.Positive = 32
+        """Channels of the encoder after the first halving of an image (conv) and of the decoder at the full size; they
+        double with each halving. The discriminator has twice as many."""
+        beta: core.NonNegative = 1.0
+        """Weight of the encoder's divergence between q(z|x) and the prior."""
+        feature_weight: core.NonNegative = 1.0
+        """Weight of the feature reconstruction against the adversarial term in the decoder's loss (w)."""
+        pixel_weight: core.NonNegative = 1.0
+        """Weight of 1/2 ||x - reconstruction||^2, which keeps encoder and decoder together while the features are young; 0:
+        the features alone."""
+        gamma: core.NonNegative = 5.0
+        """Weight of the R1 penalty, 1/2 E ||grad_x D(x)||^2."""
+        optimizer: Optimizer = dataclasses.field(default_factory=lambda: Optimizer(lr=5e-4, betas=(0.0, 0.99)))
+        """How the weights of the encoder and of the decoder move."""
+        discriminator_optimizer: Optimizer = dataclasses.field(default_factory=lambda: Optimizer(lr=5e-4, betas=(0.0, 0.99)))
+        """How the discriminator's weights move."""
+
+    def __init__(self, spec: DataSpec, config: Config) -> None:
+        super().__init__(spec, config)
+        z, channels = config.latent_dim, config.channels
+        if config.architecture == "conv" and spec.kind != "images":
+            raise UsageError(f"architecture conv is for images, and these data are {spec.kind}: choose dense")
+        if config.architecture == "dense" and not config.hidden:
+            raise UsageError("hidden needs at least one layer: the reconstruction is measured in the discriminator's last one")
+        self.observation = Observation(spec, "squared_error")
+        self.encoder: nn.Module
+        self.decoder: nn.Module
+        if config.architecture == "dense":
+            self.encoder = MLP(spec.shape, 2 * z, config.hidden)
+            self.decoder = MLP(z, spec.shape, config.hidden[::-1], activation="leaky_relu")
+            judge = MLP(spec.shape, 1, config.hidden, activation="leaky_relu").layers
+            layers, last = judge[:-1], judge[-1]
+        else:
+            self.encoder = ConvEncoder(spec.shape, 2 * z, channels=channels)
+            self.decoder = ConvDecoder(z, spec.shape, channels=channels, activation="leaky_relu")
+            judge = ConvEncoder(spec.shape, 1, channels=2 * channels, activation="leaky_relu")
+            layers, last = judge.features, judge.head
+        self.features = _Hidden(layers)
+        self.head = MLP(last.in_features, 1)
+
+    @classmethod
+    def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
+        """Convolutions for images and small dense networks for anything else."""
+        if spec.kind == "images":
+            return Recipe(config=cls.Config(architecture="conv"), batch_size=64, budget=budget or Budget(epochs=20), ema=0.998)
+        latent_dim = max(2, min(16, math.prod(spec.shape)))
+        config = cls.Config(latent_dim=latent_dim, gamma=0.5, beta=0.1)
+        return Recipe(config=config, batch_size=256, budget=budget or Budget(steps=6000), ema=0.998)
+
+    # ------------------------------------------------------------------------------------------------------ the game
+
+    def players(self) -> tuple[Player, ...]:
+        """The encoder, the decoder, the discriminator."""
+        config = self.config
+        return (
+            Player("encoder", self.encoder_loss, (self.encoder,), config.optimizer),
+            Player("decoder", self.decoder_loss, (self.decoder,), config.optimizer),
+            Player("discriminator", self.discriminator_loss, (self.features, self.head), config.discriminator_optimizer),
+        )
+
+    def posterior(self, x: Float[Tensor, "batch ..."]) -> tuple[Tensor, Tensor]:
+        """mu and log_var of q(z|x), each (batch, latent)."""
+        mu, log_var = self.encoder(self._centred(x)).chunk(2, 1)
+        # An outlier must not overflow exp: a variance within e^+-20 is all that there is.
+        return mu, log_var.clamp(-20, 20)
+
+    def _centred(self, x: Tensor) -> Tensor:
+        return 2 * x - 1 if self.spec.kind == "images" else x
+
+    def _features(self, x: Tensor) -> Float[Tensor, "batch features"]:
+        return self.features(self._centred(x))
+
+    def _logit(self, x: Tensor) -> Float[Tensor, " batch"]:
+        return self.head(self._features(x))[:, 0]
+
+    def _decoded(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch ..."]:
+        return relaxed(self.spec, self.decoder(z))
+
+    def _distance(self, features: Tensor, fake: Tensor, x: Tensor) -> dict[str, Tensor]:
+        """What encoder and decoder pay for a reconstruction `fake` of x with these `features`."""
+        with torch.no_grad():
+            target = self._features(x)
+        return {"features": losses.squared_error(features, target).mean(), "reconstruction": losses.squared_error(fake, x).mean()}
+
+    def encoder_loss(self, batch: Batch) -> Loss:
+        """The terms `kl`, `features` and `reconstruction`."""
+        mu, log_var = self.posterior(batch.x)
+        fake = self._decoded(mu + (0.5 * log_var).exp() * torch.randn_like(mu))
+        return Loss(
+            {"kl": losses.kl_to_standard_normal(mu, log_var).mean(), **self._distance(self._features(fake), fake, batch.x)},
+            weights={"kl": self.config.beta, "reconstruction": self.config.pixel_weight},
+        )
+
+    def decoder_loss(self, batch: Batch) -> Loss:
+        """The terms `features`, `reconstruction` and `adversarial`, the last in nats."""
+        codes, n = self._codes(batch.x), len(batch.x)
+        fake = self._decoded(codes)
+        features = self._features(fake)
+        logits = self.head(features)[:, 0]
+        return Loss(
+            {**self._distance(features[:n], fake[:n], batch.x), "adversarial": losses.generator_loss(logits)},
+            weights={"features": self.config.feature_weight, "reconstruction": self.config.pixel_weight},
+            metrics={"fake_logit": logits.detach().mean()},
+        )
+
+    def discriminator_loss(self, batch: Batch) -> Loss:
+        """The terms `real` and `fake` in nats, and `penalty`."""
+        with torch.no_grad():
+            x = self._decoded(self._codes(batch.x))
+        real = []
+
+        def logits(x: Tensor) -> Tensor:
+            # The penalty's pass over the real examples serves the loss as well.
+            real.append(self._logit(x))
+            return real[0]
+
+        penalty = losses.r1_penalty(logits, batch.x)
+        fake = self._logit(x)
+        return Loss(
+            {"real": losses.real_loss(real[0]), "fake": losses.fake_loss(fake), "penalty": penalty},
+            weights={"penalty": self.config.gamma},
+            metrics={"real_logit": real[0].detach().mean(), "fake_logit": fake.detach().mean()},
+        )
+
+    @torch.no_grad()
+    def _codes(self, x: Tensor) -> Float[Tensor, "codes latent"]:
+        """A code for each x from its posterior, then as many from the prior."""
+        mu, log_var = self.posterior(x)
+        return torch.cat((mu + (0.5 * log_var).exp() * torch.randn_like(mu), torch.randn_like(mu)))
+
+    # -------------------------------------------------------------------------------------------------- capabilities
+
+    @property
+    def validation(self) -> str | None:
+        """None: no player's loss says how good the samples are."""
+        return None
+
+    def prior(self) -> Independent:
+        """N(0, I)."""
+        zeros = torch.zeros(self.config.latent_dim, device=self.device)
+        return Independent(Normal(zeros, torch.ones_like(zeros)), 1)
+
+    def encode(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, "batch latent"]:
+        """The posterior mean. Raises `UsageError` for a label, as all of these do: the model takes none."""
+        self._refuse(label)
+        return self.posterior(x)[0]
+
+    def decode(self, z: Float[Tensor, "batch latent"], *, label: Tensor | None = None) -> Float[Tensor, "batch ..."]:
+        """The decoder's output; in tables the likeliest category."""
+        self._refuse(label)
+        return self.observation.mean(self.decoder(z))
+
+    def sample(self, n: int, *, noise: Noise, label: Tensor | None = None) -> Shaped[Tensor, "n ..."]:
+        """n new examples, decoded from codes of the prior."""
+        self._refuse(label)
+        return self.observation.draw(self.decoder(noise.normal(self.config.latent_dim)), noise)
+
+    def judge(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, " batch"]:
+        """D(x): the log-odds of real against generated."""
+        self._refuse(label)
+        return self._logit(x)
+
+    def _refuse(self, label: Tensor | None) -> None:
+        if label is not None:
+            raise UsageError("a vae_gan takes no labels: leave the label out")
