@@ -15,7 +15,7 @@ TORCH ?= torch==2.13.0
 .venv/core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("pofx needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	$(PIP) $(TORCH) hatchling
+	$(PIP) $(TORCH) hatchling editables
 	$(PIP) --no-build-isolation -e .
 	@touch $@
 

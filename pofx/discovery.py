@@ -47,10 +47,10 @@ def family(name: str) -> str:
 
 
 def _find(kind: Kind, name: str) -> pathlib.Path:
-    from pofx.core import UsageError
-
     files = _files(kind)
     if name not in files:
+        from pofx.core import UsageError  # here, since it imports torch, which `pofx --help` does not wait for
+
         raise UsageError(unknown(kind[:-1], name, list(files)))
     return files[name]
 

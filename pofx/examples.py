@@ -41,6 +41,13 @@ def first(split: Split, n: int, window: int | None = None) -> Batch:
     return next(split.batches(n, window=window, limit=n))
 
 
+def parts(batch: Batch) -> Iterator[Batch]:
+    """The batch, some examples at a time."""
+    for start in range(0, len(batch.x), PART):
+        rows = slice(start, start + PART)
+        yield Batch(batch.x[rows], None if batch.label is None else batch.label[rows])
+
+
 def conditions(model: Model, label: Tensor | None) -> Tensor | None:
     """The labels where the model asks for some, None where it does not."""
     return label if getattr(model.config, "conditional", False) else None

@@ -72,6 +72,24 @@ def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], factor: float
             group["lr"] = group["base_lr"] * factor
 
 
+def norm(gradients: Sequence[Tensor]) -> Tensor:
+    """The norm of all gradients together. A dense tensor is read in the order of its memory, whatever its layout: a
+    dot product with itself is the fastest pass over it that the CPU has."""
+    flat = [gradient.as_strided((gradient.numel(),), (1,)) if _dense(gradient) else gradient.reshape(-1) for gradient in gradients]
+    return torch.stack([torch.dot(part, part) for part in flat]).sum().sqrt() if flat else torch.zeros(())
+
+
+def _dense(tensor: Tensor) -> bool:
+    return tensor.is_contiguous() or (tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last))
+
+
+def clip(gradients: Sequence[Tensor], norm: Tensor, limit: float) -> None:
+    """Scales all gradients so that their `norm` is at most `limit`."""
+    if norm.device.type == "cpu" and norm.item() <= limit:
+        return  # on an accelerator it would cost more to ask than to multiply by one
+    torch._foreach_mul_(gradients, (limit / (norm + 1e-12)).clamp_(max=1.0))
+
+
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 

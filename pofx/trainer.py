@@ -17,17 +17,8 @@ from torch import Tensor
 
 from pofx import checkpoint, distributed, optim
 from pofx.averaging import Average
-from pofx.core import (
-    Loss,
-    Model,
-    Noise,
-    Player,
-    Samples,
-    TrainingError,
-    UsageError,
-    mix,
-    precision,
-)
+from pofx.core import Loss, Model, Noise, Player, Samples, UsageError, mix, precision
+from pofx.guard import Guard
 from pofx.progress import Display
 from pofx.run import Run
 from pofx.settings import Settings, pick_device, pick_precision
@@ -48,7 +39,8 @@ class Clock:
     """Where training stands; saved in every checkpoint.
 
     step: moves of all players. round, position: whole rounds done, and moves of the walk done in this one.
-    moves: of each player. seconds: of training. best, stale: the best validation score, and validations since.
+    moves: of each player. seconds: of training. best, stale: the best validation score, and validations since. ended: players whose
+    span is over. numbers: what the moves since the last line of metrics.jsonl will put into the next one.
     """
 
     step: int = 0
@@ -60,6 +52,7 @@ class Clock:
     best_step: int | None = None
     stale: int = 0
     ended: list[str] = dataclasses.field(default_factory=list)
+    numbers: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 class Trainer:
@@ -99,7 +92,7 @@ class Trainer:
         self.rounds = self._rounds()
         self._free: int | None = None
         self._latest: dict[str, tuple[str, Loss]] = {}
-        self._bad: dict[tuple[str, str], Tensor] = {}
+        self.guard = Guard(self.model, run)
         self._stop = Stop(self.display, active=run is not None)
         self._since: float | None = None
         self._saved_at = 0.0
@@ -183,58 +176,19 @@ class Trainer:
             loss = player.loss(type(batch)(x, label))
             total = loss.total
             (total if parts == 1 else total * (len(x) / len(batch.x))).backward()  # type: ignore[no-untyped-call]
-            self._check(player, loss, total)
+            self.guard.loss(player.name, loss, total, self.clock.step + 1)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         distributed.average(gradients)
-        norm = _norm(gradients)
-        self._check_gradient(player, norm)
+        norm = optim.norm(gradients)
+        self.guard.gradient(player.name, norm, self.clock.step + 1)
         if player.optimizer.clip is not None:
-            torch._foreach_mul_(gradients, (player.optimizer.clip / (norm + 1e-12)).clamp_(max=1.0))
+            optim.clip(gradients, norm, player.optimizer.clip)
         optim.set_learning_rate(self.optimizers[index], optim.ramp(player.optimizer, progress))
         for optimizer in self.optimizers[index]:
             optimizer.step()
         self.clock.moves[player.name] = j + 1
         self.ema.update(index, j)
         self._latest[player.name] = (player.name, loss)
-
-    def _check(self, player: Player, loss: Loss, total: Tensor) -> None:
-        """Stops at a loss that is not finite: on the CPU at once, elsewhere it is noted on the device."""
-        if self.device.type == "cpu" and self.ranks == 1:
-            if not math.isfinite(total.item()):
-                self._fail(player.name, next((f"term {n!r}" for n, t in loss.terms.items() if not torch.isfinite(t)), "total of the loss"))
-            return
-        for name, term in loss.terms.items():
-            self._note(player.name, f"term {name!r}", ~torch.isfinite(term.detach()))
-
-    def _check_gradient(self, player: Player, norm: Tensor) -> None:
-        if self.device.type == "cpu" and self.ranks == 1:
-            if not math.isfinite(norm.item()):
-                bad = {id(p) for p in _not_finite(self.model)}
-                name = next((n for n, p in self.model.named_parameters() if id(p) in bad), "all parameters")
-                self._fail(player.name, f"gradient of {name}")
-            return
-        self._note(player.name, "gradient", ~torch.isfinite(norm))
-
-    def _note(self, player: str, what: str, bad: Tensor) -> None:
-        key = (player, what)
-        self._bad[key] = bad if key not in self._bad else self._bad[key] | bad
-
-    def _check_noted(self) -> None:
-        """Looks at what was noted on the device; every rank comes to the same decision."""
-        found = [key for key, bad in self._bad.items() if bool(bad)]
-        self._bad.clear()
-        if distributed.agree(int(bool(found))):
-            self._fail(*(found[0] if found else ("another rank", "loss")))
-
-    def _fail(self, player: str, what: str) -> None:
-        last = self.run.info.get("last") if self.run else None
-        kept = (
-            f"the last good checkpoint is {self.run.path}@{last}" if self.run and last is not None else "no checkpoint had been saved yet"
-        )
-        raise TrainingError(
-            f"player {player!r}: its {what} is not finite at move {self.clock.step + 1}; {kept}; "
-            "a smaller learning rate, a clip on the gradient or --precision fp32 may help"
-        )
 
     def _end_spans(self) -> None:
         """When a player's span ends, its averaged weights become its weights."""
@@ -253,7 +207,7 @@ class Trainer:
             self._go_on()
             stopped = self._fit() if not self.players else self._walk()
             self._pause()
-            self._check_noted()
+            self.guard.check(self.clock.step)
             if self.players:
                 # Whatever the last marks were, the end is validated and drawn, unless it just was.
                 self._validate()
@@ -294,14 +248,14 @@ class Trainer:
         """Between two moves: log, validate, draw, save, stop. True to stop early."""
         if any(player.span[1] < 1.0 for player in self.players):
             self._end_spans()
-        if self.clock.step % CHECK_EVERY == 0 and self._bad:
-            self._check_noted()
+        if self.clock.step % CHECK_EVERY == 0:
+            self.guard.check(self.clock.step)
         if self.clock.position == 0 and self._passed(marks, LINES):
             self._log()
         if self.progress < 1.0:
             if self._passed(marks, VALIDATIONS):
                 self._pause()
-                self._check_noted()
+                self.guard.check(self.clock.step)
                 if self._validate():
                     return True
                 self._go_on()
@@ -319,7 +273,7 @@ class Trainer:
         stop = distributed.agree(self._stop.number or 0) if self.ranks > 1 else self._stop.number
         if due or stop:
             self._pause()
-            self._check_noted()
+            self.guard.check(self.clock.step)
             self._save()
             if stop:
                 assert self.run is not None
@@ -353,7 +307,7 @@ class Trainer:
     # -- what happens between moves --------------------------------------------------------------------------
 
     def _numbers(self) -> dict[str, float]:
-        values: dict[str, float] = {}
+        values = dict(self.clock.numbers)
         for name, loss in self._latest.values():
             terms = {**loss.terms, **loss.metrics}
             if len(loss.terms) > 1:
@@ -361,15 +315,19 @@ class Trainer:
             values |= {f"{name}/{term}": float(value.detach()) for term, value in terms.items()}
         return values
 
+    def _forget(self) -> None:
+        self._latest.clear()
+        self.clock.numbers = {}
+
     def _log(self) -> None:
         if self.rank > 0:
-            self._latest.clear()
+            self._forget()
             return
         values, seconds = self._numbers(), self.seconds
         self._write({"step": self.clock.step, "examples": self.examples, "seconds": round(seconds, 3), **values})
         if self.progress < 1.0:  # the last line is shown after the last validation
             self.display.update(self.progress, values, seconds, self.examples)
-            self._latest.clear()
+            self._forget()
 
     def _write(self, entry: dict[str, Any]) -> None:
         if self.run is not None:
@@ -437,6 +395,7 @@ class Trainer:
         info = self.run.info
         kept = checkpoint.folder(self.run.checkpoints, self.clock.step)
         if info.get("last") != self.clock.step or not kept.exists():
+            self.clock.numbers = self._numbers()
             checkpoint.save(
                 self.run.checkpoints,
                 self.clock.step,
@@ -502,19 +461,3 @@ class Trainer:
             self.run.truncate_metrics(0)
             self.run.update(last=None, best=None)
         return 0
-
-
-def _not_finite(model: Model) -> list[torch.nn.Parameter]:
-    """The parameters whose gradient is not finite."""
-    return [p for p in model.parameters() if p.grad is not None and p.requires_grad and not bool(torch.isfinite(p.grad).all())]
-
-
-def _norm(gradients: list[Tensor]) -> Tensor:
-    """The norm of all gradients together. A dense tensor is read in the order of its memory, whatever its layout: a
-    dot product with itself is the fastest pass over it that the CPU has."""
-    flat = [gradient.as_strided((gradient.numel(),), (1,)) if _dense(gradient) else gradient.reshape(-1) for gradient in gradients]
-    return torch.stack([torch.dot(part, part) for part in flat]).sum().sqrt() if flat else torch.zeros(())
-
-
-def _dense(tensor: Tensor) -> bool:
-    return tensor.is_contiguous() or tensor.is_contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor.is_contiguous()

@@ -115,6 +115,13 @@ def test_the_begin_symbol_is_never_emitted():
     assert model.logits(drawn[:2]).shape[-1] == 2
 
 
+def test_the_first_token_follows_a_begin_symbol_outside_the_vocabulary():
+    model = build()
+    model.logits(tokens(5, 2, 8))[:, 0].sum().backward()
+    used = model.network.embedding.weight.grad.abs().sum(-1) > 0
+    assert used.tolist() == [False] * 5 + [True]
+
+
 def test_a_prompt_stays_and_steers():
     model = build()
     prompt = tokens(5, 11)
@@ -140,7 +147,9 @@ def test_completion_keeps_what_is_known_and_rows_do_not_meddle():
     x, mask = tokens(5, 4, 20), torch.rand(4, 20, generator=torch.Generator().manual_seed(1)) < 0.5
     mask[:, 3] = True
     mask[0] = True
-    whole = model.complete(x.masked_fill(~mask, -1), mask, noise=Noise(3, 4))
+    given = x.masked_fill(~mask, -1)
+    whole = model.complete(given, mask, noise=Noise(3, 4))
+    assert torch.equal(given, x.masked_fill(~mask, -1))
     assert torch.equal(whole[mask], x[mask])
     assert whole.min() >= 0
     assert whole.max() < 5

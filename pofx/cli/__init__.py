@@ -58,6 +58,20 @@ def _flags(cls: type, prefix: str = "") -> list[str]:
     return found
 
 
+def booleans(cls: type, arguments: Sequence[str]) -> list[str]:
+    """The arguments with a bare flag of a true-or-false field as `--flag True`, and true and false in any case."""
+    import typing
+
+    flags = {"--" + name.replace("_", "-") for name, hint in typing.get_type_hints(cls).items() if hint is bool}
+    given = []
+    for i, argument in enumerate(arguments):
+        value = arguments[i + 1].lower() if i + 1 < len(arguments) else ""
+        given.append({"true": "True", "false": "False"}.get(argument.lower(), argument))
+        if argument.replace("_", "-") in flags and value not in ("true", "false"):
+            given.append("True")
+    return given
+
+
 def parse(cls: type[T], arguments: Sequence[str], *, verb: str, default: T | None = None) -> T:
     """The dataclass that the arguments give. Raises `UsageError` with one sentence; prints help for --help.
 
@@ -71,7 +85,7 @@ def parse(cls: type[T], arguments: Sequence[str], *, verb: str, default: T | Non
         head, equals, value = argument.partition("=")
         return f"--source{equals}{value}" if head == "--data" else argument
 
-    arguments = [name(argument) for argument in arguments]
+    arguments = [name(argument) for argument in booleans(cls, arguments)]
     known = [*_flags(cls), "--help"]
     for argument in arguments:
         flag = argument.partition("=")[0].replace("_", "-")
@@ -111,7 +125,8 @@ def _run(arguments: list[str]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 2 cannot be done as asked, 1 failed, 130 or 143 stopped."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # Not list(...): importing the verb `list` gives this package an attribute of that name.
+    arguments = [*(sys.argv[1:] if arguments is None else arguments)]
     try:
         return _run(arguments)
     except SystemExit as stop:

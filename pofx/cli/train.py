@@ -7,7 +7,7 @@ from typing import Any
 
 from pofx import api, discovery
 from pofx import data as sources
-from pofx.cli import parse
+from pofx.cli import booleans, parse
 from pofx.core import Config, Model, UsageError
 from pofx.run import Run
 from pofx.settings import Settings
@@ -44,16 +44,7 @@ def _settings(options: Any) -> Settings:
 
 def _parse(cls: type[Model], arguments: list[str], model: Config, base: "Options | None" = None) -> Any:
     made, default = _arguments(cls, model, base)
-    return parse(made, _booleans(arguments), verb="train MODEL", default=default)
-
-
-def _booleans(arguments: list[str]) -> list[str]:
-    """--resume and --quiet are given bare."""
-    given = []
-    for i, argument in enumerate(arguments):
-        bare = argument in ("--resume", "--quiet") and (i + 1 == len(arguments) or arguments[i + 1].lower() not in ("true", "false"))
-        given += [argument, "True"] if bare else [argument]
-    return [{"true": "True", "false": "False"}.get(argument, argument) for argument in given]
+    return parse(made, arguments, verb="train MODEL", default=default)
 
 
 def _value(arguments: list[str], flag: str) -> str | None:
@@ -119,7 +110,7 @@ def _resume(name: str | None, flags: list[str]) -> int:
     if not (folder / "run.json").exists() and (not folder.exists() or (folder.is_dir() and _empty(folder))):
         if name is None:
             raise UsageError(f"there is no run {folder} yet, so --resume needs the MODEL to start it with")
-        given = _booleans(flags)
+        given = booleans(Options, flags)
         at = given.index("--resume")
         return main([name, *given[:at], *given[at + 2 :]])
     run = Run.read(folder)

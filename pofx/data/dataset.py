@@ -89,7 +89,9 @@ class Split:
             return torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
         window = self._window(window)
         if len(self) < window:
-            raise UsageError(f"the text has {len(self):,} tokens here, fewer than the model's window of {window:,}: give more text or a smaller window")
+            raise UsageError(
+                f"the text has {len(self):,} tokens here, fewer than the model's window of {window:,}: give more text or a smaller window"
+            )
         count = len(self) // window
         if generator is None:
             return torch.arange(count) * window

@@ -34,7 +34,9 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
         if codes.shape[1] == 1:
             axes.hist(codes[rows, 0], bins=np.histogram_bin_edges(codes[:, 0], 40), color=colour, alpha=0.6, label=name)
         else:
-            axes.scatter(place[rows, 0], place[rows, 1], s=9, color=colour, alpha=0.75, linewidths=0, label=name)
+            axes.scatter(
+                place[rows, 0], place[rows, 1], s=min(30, max(8, 8000 / len(codes))), color=colour, alpha=0.75, linewidths=0, label=name
+            )
     if codes.shape[1] == 1:
         axes.set(xlabel="z0", ylabel="examples")
     else:

@@ -38,7 +38,9 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
     if model.spec.kind == "sequences":
         batch = examples.first(held, SEQUENCES)
         result = examples.reconstruct(model, batch)
-        figure, axes = figures.canvas(f"{part} sequences, first feature", 8, 1.6 * len(batch.x), nrows=len(batch.x), sharex=True, squeeze=False)
+        figure, axes = figures.canvas(
+            f"{part} sequences, first feature", 8, 1.6 * len(batch.x), nrows=len(batch.x), sharex=True, squeeze=False
+        )
         for one, x, y in zip(axes[:, 0], batch.x, result, strict=True):
             one.plot(x[..., 0], color=figures.REAL, linewidth=2, label="input")
             one.plot(y[..., 0], color=figures.GENERATED, linewidth=1, label="result")

@@ -39,7 +39,9 @@ def _images(model: Model, seed: int) -> Figure:
         names = label.names[:CLASSES]
         classes = torch.arange(len(names)).repeat_interleave(OF_CLASS)
         x = examples.draw(model, len(classes), seed=seed, label=classes)
-        return figures.picture(grid(x, OF_CLASS), "samples by class", rows=tuple(textwrap.shorten(name, 14, placeholder="…") for name in names))
+        return figures.picture(
+            grid(x, OF_CLASS), "samples by class", rows=tuple(textwrap.shorten(name, 14, placeholder="…") for name in names)
+        )
     return figures.picture(grid(examples.draw(model, IMAGES, seed=seed)), "samples")
 
 
@@ -75,7 +77,10 @@ def _points(model: Model, dataset: Dataset, seed: int) -> Figure:
     real = figures.rows(dataset, examples.first(held, POINTS).x)
     plane = figures.Plane(real)
     figure, axes = figures.canvas(f"samples over {part} examples")
-    for x, colour, name in ((real, figures.REAL, part), (figures.rows(dataset, examples.draw(model, POINTS, seed=seed)), figures.GENERATED, "samples")):
+    for x, colour, name in (
+        (real, figures.REAL, part),
+        (figures.rows(dataset, examples.draw(model, POINTS, seed=seed)), figures.GENERATED, "samples"),
+    ):
         place = plane(x)
         axes.scatter(place[:, 0], place[:, 1], s=6, c=colour, alpha=0.5, linewidths=0, label=name, rasterized=True)
     plane.label(axes)

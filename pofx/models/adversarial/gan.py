@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pofx import core, losses
 from pofx.core import Batch, Budget, DataSpec, Epochs, Judges, Loss, Model, Noise, Optimizer, Player, Recipe, Samples, UsageError
 from pofx.nn import labels
+from pofx.nn.adversarial import discriminator_loss
 from pofx.nn.conv import ConvDecoder, ConvEncoder
 from pofx.nn.mlp import MLP
 from pofx.nn.observation import Observation
@@ -79,9 +80,7 @@ class GAN(Model, Samples, Judges):
             raise UsageError(f"architecture conv is for images, and these data are {spec.kind}: choose dense")
         self.observation = Observation(spec, "squared_error")
         width, logits = config.latent_dim, 1
-        self.label_counts: Tensor | None = None
         if config.conditional:
-            del self.label_counts
             self.register_buffer("label_counts", labels.zero_counts(spec, "gan"))
             places = len(self.label_counts) + 1
             self.embedding = nn.Embedding(places, EMBEDDING)
@@ -132,21 +131,9 @@ class GAN(Model, Samples, Judges):
         """The terms `real` and `fake` in nats, and `penalty`; in training mode it also counts the labels."""
         label = self._condition(batch, count=True)
         with torch.no_grad():
-            x = self._fake(len(batch.x), label)
-        real = []
-
-        def logits(x: Tensor) -> Tensor:
-            # The penalty's pass over the real examples serves the loss as well.
-            real.append(self._logit(x, label))
-            return real[0]
-
-        penalty = losses.r1_penalty(logits, batch.x)
-        fake = self._logit(x, label)
-        return Loss(
-            {"real": losses.real_loss(real[0]), "fake": losses.fake_loss(fake), "penalty": penalty},
-            weights={"penalty": self.config.gamma},
-            metrics={"real_logit": real[0].detach().mean(), "fake_logit": fake.detach().mean()},
-        )
+            fake = self._fake(len(batch.x), label)
+        # Logits are asked for once for the real and once for as many generated examples, under the same labels.
+        return discriminator_loss(lambda x: self._logit(x, label), batch.x, fake, self.config.gamma)
 
     def generator_loss(self, batch: Batch) -> Loss:
         """The term `adversarial`, non-saturating, in nats. Of the batch only its size and its labels are used."""
@@ -162,6 +149,9 @@ class GAN(Model, Samples, Judges):
         if count:
             labels.count(self.label_counts, batch.label)
         return labels.hide(batch.label)
+
+    def _check(self, label: Tensor | None, n: int, *, lowest: int = -1) -> None:
+        labels.check(label, n, self.label_counts if self.config.conditional else None, "gan", lowest=lowest)
 
     def _output(self, z: Float[Tensor, "batch latent"], label: Tensor | None) -> Float[Tensor, "batch ..."]:
         if self.config.conditional:
@@ -189,12 +179,12 @@ class GAN(Model, Samples, Judges):
 
         Raises `UsageError` for labels that are not n classes of the training data.
         """
-        labels.check(label, n, self.label_counts, "gan", lowest=0)
+        self._check(label, n, lowest=0)
         if self.config.conditional and label is None:
             label = labels.draw(self.label_counts, noise)
         return self.observation.draw(self._output(noise.normal(self.config.latent_dim), label), noise)
 
     def judge(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, " batch"]:
         """D(x): the log-odds of real against generated; a conditional model without a label uses the null label."""
-        labels.check(label, len(x), self.label_counts, "gan")
+        self._check(label, len(x))
         return self._logit(x, label)

@@ -19,6 +19,7 @@ from torch.distributions import Independent, Normal
 
 from pofx import core, losses
 from pofx.core import Batch, Budget, DataSpec, Decodes, Encodes, Loss, Model, Noise, Optimizer, Recipe, Samples, Scores, UsageError
+from pofx.nn import labels
 from pofx.nn.conv import ConvDecoder, ConvEncoder
 from pofx.nn.mlp import MLP
 from pofx.nn.observation import Observation
@@ -27,8 +28,6 @@ BLOCK = 64
 """Importance samples that are drawn and weighed together; their noise does not depend on how many more follow."""
 ELEMENTS = 2**24
 """Decoded numbers held in memory at once while importance samples are weighed."""
-HIDDEN_LABELS = 0.1
-"""Share of the labels that training hides, so that the null label is learned where every row has one."""
 
 
 class VAE(Model, Samples, Encodes, Decodes, Scores):
@@ -80,10 +79,8 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
             raise UsageError(f"architecture conv is for images, and these data are {spec.kind}: choose dense")
         context = 0
         if config.conditional:
-            if not isinstance(spec.label, core.Classes):
-                raise UsageError("a conditional vae needs data with classes: give labels, or --model.conditional false")
-            context = len(spec.label.names) + 1
-            self.register_buffer("label_counts", torch.zeros(context - 1, dtype=torch.int64))
+            self.register_buffer("label_counts", labels.zero_counts(spec, "vae"))
+            context = len(self.label_counts) + 1
         self.observation = Observation(spec, config.likelihood or Observation.natural(spec))
         z = config.latent_dim
         self.encoder: nn.Module
@@ -125,17 +122,10 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         if not self.config.conditional:
             return None
         null = len(self.label_counts)
-        place = torch.full((len(like),), null, device=like.device) if label is None else torch.where(label < 0, null, label)
-        return F.one_hot(place, null + 1).to(torch.float32)
+        return F.one_hot(labels.place(label, like, null), null + 1).to(torch.float32)
 
     def _check(self, label: Tensor | None, n: int, *, lowest: int = -1) -> None:
-        if label is None:
-            return
-        if not self.config.conditional:
-            raise UsageError("this vae was trained without labels: leave the label out, or train with --model.conditional true")
-        classes = len(self.label_counts)
-        if label.shape != (n,) or label.dtype != torch.int64 or not bool(((lowest <= label) & (label < classes)).all()):
-            raise UsageError(f"label must be {n:,} class numbers from {lowest} to {classes - 1}, one for each example")
+        labels.check(label, n, self.label_counts if self.config.conditional else None, "vae", lowest=lowest)
 
     def posterior(self, x: Shaped[Tensor, "batch ..."], label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """mu and log_var of q(z|x), each (batch, latent)."""
@@ -154,8 +144,8 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         """-E_q log p(x|z) and KL(q(z|x) || N(0, I)) with its warm-up; in training mode it also counts the labels."""
         label = batch.label if self.config.conditional else None
         if self.training and label is not None:
-            self.label_counts += torch.bincount(label[label >= 0], minlength=len(self.label_counts))
-            label = torch.where(torch.rand(len(label), device=label.device) < HIDDEN_LABELS, -1, label)
+            labels.count(self.label_counts, label)
+            label = labels.hide(label)
         mu, log_var = self.posterior(batch.x, label)
         z = mu + (0.5 * log_var).exp() * torch.randn_like(mu)
         reconstruction = self.observation.nll(self._output(z, label), batch.x).mean()
@@ -197,8 +187,7 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         """
         self._check(label, n, lowest=0)
         if self.config.conditional and label is None:
-            # Before any training every class is as likely as any other.
-            label = noise.categorical(self.label_counts.clamp(min=int(self.label_counts.sum() == 0))[None])
+            label = labels.draw(self.label_counts, noise)
         output = self._output(temperature * noise.normal(self.config.latent_dim), label)
         mode = mode or ("mean" if self.spec.kind == "images" else "draw")
         return self.observation.mean(output) if mode == "mean" else self.observation.draw(output, noise)
@@ -224,13 +213,13 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         self._check(label, len(x))
         rows = max(1, ELEMENTS // (BLOCK * math.prod(self.spec.shape)))
         if not self.config.conditional or label is not None:
-            labels = [label]
+            choices = [label]
             log_marginal = x.new_zeros(1)
         else:
-            labels = [torch.full((len(x),), y, device=x.device) for y in range(len(self.label_counts))]
+            choices = [torch.full((len(x),), y, device=x.device) for y in range(len(self.label_counts))]
             log_marginal = (self.label_counts.to(torch.float32) + (self.label_counts.sum() == 0)).log()
             log_marginal = log_marginal - log_marginal.logsumexp(0)
-        bounds = [torch.cat(list(self._bounds(x, y, samples, rows))) for y in labels]
+        bounds = [torch.cat(list(self._bounds(x, y, samples, rows))) for y in choices]
         nats = (torch.stack(bounds) + log_marginal[:, None]).logsumexp(0)
         return core.Likelihood(nats=nats, kind="lower bound", space=self.observation.space, samples=samples)
 

@@ -5,6 +5,10 @@ p(x) = prod_t p(x_t | begin, x_1, ..., x_{t-1})
 The blocks are pre-normalised, with rotary positions, normalised queries and keys, and residual branches that start at
 zero; Muon moves the matrices and AdamW the rest.
 
+Reached on two CPU cores in bfloat16, in nats per character over the whole last tenth of tiny-shakespeare, in windows of
+256 that do not overlap and start without context: 1.68 after 1 minute and 1.60 after 3 (4 blocks, 192 wide). nanoGPT's
+recipe for a CPU is at 1.87 after 1 minute on such a machine, by its own estimate from 20 batches of 64 characters.
+
 References:
     Language Models are Unsupervised Multitask Learners, Radford et al., 2019,
         https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
@@ -136,7 +140,7 @@ class GPT(Model, Samples, Scores, Completes):
             width=width,
             depth=depth,
             heads=width // 64,
-            dropout=0.2 if passes > 20 else 0.1 if passes > 4 else 0.0,
+            dropout=0.2 if passes > 20 else 0.1 if passes > 5 else 0.0,
             optimizer=OPTIMIZER,
         )
         return Recipe(config=config, batch_size=batch_size, budget=budget, ema=0.99)

@@ -35,7 +35,7 @@ from pofx.core import (
     Samples,
     UsageError,
 )
-from pofx.nn import labels
+from pofx.nn.adversarial import discriminator_loss
 from pofx.nn.conv import ConvDecoder, ConvEncoder
 from pofx.nn.mlp import MLP
 from pofx.nn.observation import Observation
@@ -186,21 +186,8 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Judges):
     def discriminator_loss(self, batch: Batch) -> Loss:
         """The terms `real` and `fake` in nats, and `penalty`."""
         with torch.no_grad():
-            x = self._decoded(self._codes(batch.x))
-        real = []
-
-        def logits(x: Tensor) -> Tensor:
-            # The penalty's pass over the real examples serves the loss as well.
-            real.append(self._logit(x))
-            return real[0]
-
-        penalty = losses.r1_penalty(logits, batch.x)
-        fake = self._logit(x)
-        return Loss(
-            {"real": losses.real_loss(real[0]), "fake": losses.fake_loss(fake), "penalty": penalty},
-            weights={"penalty": self.config.gamma},
-            metrics={"real_logit": real[0].detach().mean(), "fake_logit": fake.detach().mean()},
-        )
+            fake = self._decoded(self._codes(batch.x))
+        return discriminator_loss(self._logit, batch.x, fake, self.config.gamma)
 
     @torch.no_grad()
     def _codes(self, x: Tensor) -> Float[Tensor, "codes latent"]:

@@ -1,0 +1,195 @@
+"""How fast the trainer is, against the loop that a person would write and against its own tricks without a trainer.
+
+    python benchmarks/speed.py [--seconds 3] [--pairs 7]
+
+Three ways of training the same modules with the same losses on batches of the same size, in one process, by turns:
+    trainer   pofx.trainer, with whatever it chooses on this machine (precision, memory format, optimizer);
+    plain     DataLoader of float images, float32, torch.optim.Adam as it comes;
+    bare      the trainer's tricks (its precision, channels_last, fused Adam, averaged weights, finite check) in a bare loop.
+Prints medians of rounds a second, their ratios, and what the trainer costs above the bare loop; writes
+benchmarks/results/speed.json. Fashion-MNIST where it is installed, else random images.
+"""
+
+import argparse
+import copy
+import itertools
+import json
+import math
+import pathlib
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from pofx import data, discovery
+from pofx.core import Batch, Model, UsageError, precision
+from pofx.run import hardware, versions
+from pofx.trainer import Settings, Trainer
+
+RESULTS = pathlib.Path(__file__).parent / "results" / "speed.json"
+BATCH = 128
+CASES = {
+    "autoencoder conv": ("autoencoder", {"latent_dim": None, "architecture": "conv"}),
+    "gan conv R1": ("gan", {"architecture": "conv"}),
+    "vae dense 784-512-16": ("vae", {"latent_dim": 16, "hidden": (512,), "norm": False, "likelihood": "bernoulli"}),
+}
+Rounds = Callable[[int], None]
+
+
+def images() -> tuple[str, data.Dataset]:
+    """60,000 images of 28x28 and where they come from."""
+    try:
+        return "fashion_mnist", data.load("fashion_mnist", data.Options(validation=0.0))
+    except UsageError:
+        x = np.random.default_rng(0).integers(0, 256, (60_000, 28, 28), dtype=np.uint8)
+        return "random", data.from_arrays(x, options=data.Options(validation=0.0))
+
+
+def with_trainer(model: Model, dataset: data.Dataset) -> tuple[Rounds, torch.dtype]:
+    """Rounds of the trainer itself: its whole loop, to the end of a budget that grows each time."""
+    trainer = Trainer(model, dataset, Settings(steps=1, batch_size=BATCH, ema=0.999))
+
+    def rounds(n: int) -> None:
+        trainer.rounds = trainer.clock.round + n
+        with precision(trainer.dtype):
+            trainer._walk()
+
+    return rounds, trainer.dtype
+
+
+def plain(model: Model, dataset: data.Dataset) -> Rounds:
+    """What a person would write."""
+    x = dataset.train.batch(torch.arange(len(dataset.train))).x
+    loader = DataLoader(TensorDataset(x), batch_size=BATCH, shuffle=True, drop_last=True)
+    batches = (Batch(x) for _ in itertools.count() for (x,) in loader)
+    model.train()
+    players = model.players()
+    optimizers = [
+        torch.optim.Adam([p for _, p in player.parameters()], lr=player.optimizer.lr, betas=player.optimizer.betas) for player in players
+    ]
+
+    def rounds(n: int) -> None:
+        for _ in range(n):
+            for player, optimizer in zip(players, optimizers, strict=True):
+                if len(players) > 1:
+                    model.requires_grad_(False)
+                    for _, parameter in player.parameters():
+                        parameter.requires_grad_(True)
+                optimizer.zero_grad()
+                player.loss(next(batches)).total.backward()
+                optimizer.step()
+
+    return rounds
+
+
+def bare(model: Model, dataset: data.Dataset, dtype: torch.dtype) -> Rounds:
+    """The trainer's tricks without the trainer."""
+    model = model.to(memory_format=torch.channels_last).train()
+    average = copy.deepcopy(model).requires_grad_(False)
+    players = model.players()
+    own = [[p for _, p in player.parameters()] for player in players]
+    optimizers = [
+        torch.optim.Adam(parameters, lr=player.optimizer.lr, betas=player.optimizer.betas, fused=True)
+        for player, parameters in zip(players, own, strict=True)
+    ]
+    names = {id(value): name for name, value in model.named_parameters()}
+    averages = dict(average.named_parameters())
+    pairs = [[(averages[names[id(p)]], p.detach()) for p in parameters] for parameters in own]
+
+    def batches() -> Iterator[Batch]:
+        while True:
+            for rows in dataset.train.positions(shuffle=0).split(BATCH):
+                if len(rows) == BATCH:
+                    yield dataset.train.batch(rows, training=0)
+
+    source = batches()
+
+    def rounds(n: int) -> None:
+        with precision(dtype):
+            for _ in range(n):
+                for player, parameters, optimizer, pair in zip(players, own, optimizers, pairs, strict=True):
+                    if len(players) > 1:
+                        model.requires_grad_(False)
+                        for parameter in parameters:
+                            parameter.requires_grad_(True)
+                    optimizer.zero_grad()
+                    total = player.loss(next(source)).total
+                    total.backward()
+                    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+                    if not (math.isfinite(total.item()) and math.isfinite(norm.item())):
+                        raise FloatingPointError("the loss is not finite")
+                    optimizer.step()
+                    with torch.no_grad():
+                        for mine, value in pair:
+                            mine.lerp_(value, 0.001)
+
+    return rounds
+
+
+def rate(rounds: Rounds, n: int) -> float:
+    """Rounds a second over n of them."""
+    start = time.perf_counter()
+    rounds(n)
+    return n / (time.perf_counter() - start)
+
+
+def measure(name: str, fields: dict[str, object], dataset: data.Dataset, pairs: int, seconds: float) -> dict[str, object]:
+    """Medians over `pairs` turns of the three ways, about `seconds` each turn, and the median of paired ratios."""
+    cls = discovery.model(name)
+
+    def fresh() -> Model:
+        torch.manual_seed(0)
+        return cls(dataset.spec, cls.Config(**fields))
+
+    models = {way: fresh() for way in ("trainer", "plain", "bare")}
+    parameters = {way: sum(p.numel() for p in model.parameters()) for way, model in models.items()}
+    assert len(set(parameters.values())) == 1
+    ours, dtype = with_trainer(models["trainer"], dataset)
+    ways = {"trainer": ours, "plain": plain(models["plain"], dataset), "bare": bare(models["bare"], dataset, dtype)}
+    counts = {}
+    for way, rounds in ways.items():
+        rounds(5)
+        counts[way] = max(3, round(seconds * rate(rounds, 5)))
+    rates: dict[str, list[float]] = {way: [] for way in ways}
+    for turn in range(pairs):
+        # The order alternates, so that drift of the machine falls on all alike.
+        for way in list(ways)[:: 1 if turn % 2 == 0 else -1]:
+            rates[way].append(rate(ways[way], counts[way]))
+    paired = zip(rates["trainer"], rates["plain"], rates["bare"], strict=True)
+    ratios = [(ours / theirs, tricks / ours - 1) for ours, theirs, tricks in paired]
+    return {
+        "parameters": parameters["trainer"],
+        "precision": str(dtype).removeprefix("torch."),
+        **{way: round(statistics.median(values), 2) for way, values in rates.items()},
+        "times plain": round(statistics.median(ratio for ratio, _ in ratios), 2),
+        "overhead": round(statistics.median(cost for _, cost in ratios), 3),
+    }
+
+
+def main() -> None:
+    """Measures every case."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--pairs", type=int, default=7)
+    options = parser.parse_args()
+    source, dataset = images()
+    found = {}
+    print(f"{source}, batch {BATCH}, {torch.get_num_threads()} threads; rounds a second")
+    columns = ("parameters", "precision", "trainer", "plain", "bare", "times plain", "overhead")
+    print("case".ljust(24) + "".join(column.rjust(13) for column in columns))
+    for case, (name, fields) in CASES.items():
+        row = found[case] = measure(name, fields, dataset, options.pairs, options.seconds)
+        cells = [f"{row[column]:+.1%}" if column == "overhead" else str(row[column]) for column in columns]
+        print(case.ljust(24) + "".join(cell.rjust(13) for cell in cells), flush=True)
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(
+        json.dumps({"data": source, "batch": BATCH, "hardware": hardware(), "versions": versions(), "cases": found}, indent=1) + "\n",
+        encoding="utf-8",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

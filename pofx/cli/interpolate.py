@@ -1,0 +1,69 @@
+"""Walks from one example to another through the codes: pofx interpolate RUN."""
+
+import dataclasses
+
+import tyro
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Walks from one example to another through the codes, in straight lines."""
+
+    run: tyro.conf.Positional[str]
+    """The run folder, or RUN@best, RUN@last, RUN@STEP."""
+    source: str | None = None
+    """A data source whose first examples are the ends; by default held-out examples of the run's own."""
+    rows: int = 8
+    """How many walks."""
+    steps: int = 10
+    """Examples of one walk, its ends among them."""
+    seed: int = 0
+    """Of the ends, where the model does not encode and they are drawn from its prior."""
+    out: str | None = None
+    """.png (a walk a row), .npz, .csv. By default a file in RUN/samples."""
+
+
+def run(options: Options) -> None:
+    """Interpolates and writes."""
+    import pathlib
+
+    import torch
+
+    from pofx import data, discovery, examples
+    from pofx.core import Decodes, Encodes, UsageError
+    from pofx.data.files import whole
+    from pofx.data.images import grid
+    from pofx.run import Run
+
+    for flag in ("rows", "steps"):
+        if getattr(options, flag) < (least := 1 + (flag == "steps")):
+            raise UsageError(f"--{flag} must be at least {least}, not {getattr(options, flag)}")
+    found = Run.open(options.run)
+    model = found.model()
+    discovery.require(model, Decodes, what="pofx interpolate")
+    if Encodes in model.capabilities:
+        dataset = found.dataset(options.source)
+        split = examples.held_out(dataset)[1] if options.source is None else data.everything(dataset)
+        ends = examples.encode(model, examples.first(split, 2 * options.rows, model.window))
+    elif options.source is not None:
+        raise UsageError(f"this {type(model).__name__} does not encode, so that its walks are between draws of its prior: leave --data out")
+    else:
+        ends = examples.prior_codes(model, 2 * options.rows, options.seed)
+    if len(ends) < 2:
+        raise UsageError("a walk needs two examples: give data with more")
+    rows = len(ends) // 2
+    start, stop = ends[:rows, None], ends[rows : 2 * rows, None]
+    share = torch.linspace(0, 1, options.steps).view(1, -1, *[1] * (ends.ndim - 1))
+    x = examples.decode(model, torch.lerp(start, stop, share).flatten(0, 1))
+    images = model.spec.kind == "images"
+    default = found.path / "samples" / f"{found.step}-interpolations{'.png' if images else '.npz'}"
+    path = default if options.out is None else pathlib.Path(options.out)
+    if images and path.suffix == ".png":
+        from PIL import Image
+
+        picture = grid(x, options.steps)
+        with whole(path) as temporary:
+            Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(temporary, format="PNG")
+    else:
+        found.codec.write(x, path)
+    print(path)

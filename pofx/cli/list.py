@@ -1,0 +1,64 @@
+"""Lists models, data, metrics, figures and runs, a line each: pofx list [models|data|metrics|figures|runs [DIR]]."""
+
+import dataclasses
+import pathlib
+
+import tyro
+
+WHAT = ("models", "data", "metrics", "figures", "runs")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Lists what there is, a line each."""
+
+    what: tyro.conf.Positional[str] = ""
+    """models, data, metrics, figures or runs; by default all of them."""
+    folder: tyro.conf.Positional[str] = "runs"
+    """Where to look for runs."""
+
+
+def run(options: Options) -> None:
+    """Prints the lines, under headings where everything is listed."""
+    from pofx import discovery
+    from pofx.core import UsageError
+
+    if options.what and options.what not in WHAT:
+        raise UsageError(discovery.unknown("list", options.what, list(WHAT)))
+    if options.what == "runs" and not pathlib.Path(options.folder).is_dir() and options.folder != "runs":
+        raise UsageError(f"there is no folder {options.folder}: give the folder that holds the runs")
+    for what in [options.what] if options.what else WHAT:
+        rows = _rows(what, options.folder)
+        if not options.what:
+            print(f"{what}:")
+        width = max((len(name) for name, _ in rows), default=0)
+        for name, text in rows:
+            print(f"{'' if options.what else '  '}{name:<{width}}  {text}")
+
+
+def _rows(what: str, folder: str) -> list[tuple[str, str]]:
+    from pofx import discovery
+
+    if what == "runs":
+        return _runs(pathlib.Path(folder))
+    if what == "data":
+        from pofx import data
+
+        return list(data.names().items())
+    return [(name, discovery.summary(what, name)) for name in discovery.names(what)]  # type: ignore[arg-type]
+
+
+def _runs(folder: pathlib.Path) -> list[tuple[str, str]]:
+    from pofx.core import UsageError
+    from pofx.run import Run
+
+    rows = []
+    for path in sorted(folder.glob("*/run.json")):
+        try:
+            info = Run.read(path.parent).info
+        except UsageError as error:
+            rows.append((str(path.parent), f"unreadable: {error}"))
+            continue
+        step = f"step {info['last']:,}" if info.get("last") is not None else "no checkpoint"
+        rows.append((str(path.parent), f"{info['model']}  {info['data']['source']}  {info.get('status', 'unknown')}  {step}"))
+    return rows

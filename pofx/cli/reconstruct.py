@@ -1,0 +1,50 @@
+"""Encodes data and decodes them again: pofx reconstruct RUN."""
+
+import dataclasses
+
+import tyro
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Encodes data and decodes them again."""
+
+    run: tyro.conf.Positional[str]
+    """The run folder, or RUN@best, RUN@last, RUN@STEP."""
+    source: str | None = None
+    """A data source, all of which is reconstructed; by default the held-out part of the run's own."""
+    n: int | None = None
+    """At most so many examples; by default 64 for .png, else all."""
+    out: str | None = None
+    """.png (inputs above, results below), .npz, .csv, folder/. By default a file in RUN/samples."""
+
+
+def run(options: Options) -> None:
+    """Reconstructs and writes."""
+    import pathlib
+
+    import torch
+
+    from pofx import data, discovery, examples
+    from pofx.core import Decodes, Encodes
+    from pofx.figures.reconstructions import pairs
+    from pofx.run import Run
+
+    found = Run.open(options.run)
+    model = found.model()
+    discovery.require(model, Encodes, Decodes, what="pofx reconstruct")
+    dataset = found.dataset(options.source)
+    split = examples.held_out(dataset)[1] if options.source is None else data.everything(dataset)
+    images = model.spec.kind == "images"
+    default = found.path / "samples" / f"{found.step}-reconstructions{'.png' if images else '.npz'}"
+    path = default if options.out is None else pathlib.Path(options.out)
+    grid = images and path.suffix == ".png"
+    batch = examples.first(split, options.n or (64 if grid else len(split)), model.window)
+    result = torch.cat([examples.reconstruct(model, part) for part in examples.parts(batch)])
+    if grid:
+        # As many columns as the square picture of all has.
+        columns = max(1, round((2 * len(result)) ** 0.5))
+        found.codec.write(pairs(batch.x, result, columns), path)
+    else:
+        found.codec.write(result, path, batch.label)
+    print(path)

@@ -1,0 +1,101 @@
+"""Draws new examples from a trained model: pofx sample RUN."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pofx.core import Model
+    from pofx.data import Codec
+
+#: Fields that are passed to the model's own `sample`, where it has them.
+KNOBS = ("prompt", "temperature", "top_k", "length", "mode")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Draws new examples from a trained model."""
+
+    run: tyro.conf.Positional[str]
+    """The run folder, or RUN@best, RUN@last, RUN@STEP."""
+    n: int = 64
+    """How many."""
+    seed: int = 0
+    """Equal seeds give equal samples."""
+    label: str | None = None
+    """Class of the samples, by its name (conditional models)."""
+    prompt: str | None = None
+    """Text that every sample starts with (models of text)."""
+    out: str | None = None
+    """.png grid, .npz, .txt, .csv, .jsonl or folder/. By default a file in RUN/samples; texts go to standard output."""
+    temperature: float | None = None
+    """Below 1 draws likelier examples."""
+    top_k: int | None = None
+    """Draw among the k likeliest tokens only."""
+    length: int | None = None
+    """New tokens of each text."""
+    mode: Literal["draw", "mean"] | None = None
+    """A draw from the likelihood, or its mean."""
+
+
+def run(options: Options) -> None:
+    """Draws and writes."""
+    import pathlib
+
+    from pofx import discovery, examples
+    from pofx.core import Samples, UsageError
+    from pofx.run import Run
+
+    if options.n < 1:
+        raise UsageError(f"--n must be at least 1, not {options.n}")
+    found = Run.open(options.run)
+    model, codec = found.model(), found.codec
+    discovery.require(model, Samples, what="pofx sample")
+    label = _label(model, options.label, options.n)
+    x = examples.draw(model, options.n, seed=options.seed, label=label, **_knobs(model, codec, options))
+    if options.out is None and model.spec.kind == "tokens":
+        print(("\n" + "-" * 40 + "\n").join(str(text) for text in codec.show(x)))
+        return
+    ending = {"images": ".png", "vectors": ".csv"}.get(model.spec.kind, ".npz")
+    of = f"-{options.label}".replace("/", "_") if options.label is not None else ""
+    path = found.path / "samples" / f"{found.step}-seed{options.seed}{of}{ending}" if options.out is None else pathlib.Path(options.out)
+    codec.write(x, path, label)
+    print(path)
+
+
+def _label(model: "Model", name: str | None, n: int) -> "Tensor | None":
+    import torch
+
+    from pofx import discovery
+    from pofx.core import Classes, UsageError
+
+    if name is None:
+        return None
+    meaning = model.spec.label
+    if not getattr(model.config, "conditional", False):
+        raise UsageError("this model was trained without labels: leave --label out, or train with --model.conditional true")
+    if not isinstance(meaning, Classes):
+        raise UsageError("--label names a class, and the labels of this model are no classes: leave it out")
+    if name not in meaning.names:
+        raise UsageError(discovery.unknown("label", name, list(meaning.names)))
+    return torch.full((n,), meaning.names.index(name))
+
+
+def _knobs(model: "Model", codec: "Codec", options: Options) -> dict[str, Any]:
+    """What was asked for, which the model's `sample` must have."""
+    import inspect
+
+    from pofx.core import UsageError
+
+    has = set(inspect.signature(model.sample).parameters)  # type: ignore[attr-defined]
+    asked = {name: getattr(options, name) for name in KNOBS if getattr(options, name) is not None}
+    for name in asked:
+        if name not in has:
+            known = ", ".join(f"--{knob.replace('_', '-')}" for knob in KNOBS if knob in has) or "none"
+            raise UsageError(f"sampling from this {type(model).__name__} has no --{name.replace('_', '-')}; it has: {known}")
+    if "prompt" in asked:
+        asked["prompt"] = codec.encode(asked["prompt"]).long()  # type: ignore[attr-defined]
+    return asked

@@ -1,0 +1,173 @@
+"""Metrics against closed forms, baselines against counting, reports against what they were made of."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import pofx.evaluate
+from pofx import baselines, data, discovery, examples
+from pofx.core import DataSpec, Samples, UsageError
+from pofx.data.dataset import Split
+from pofx.evaluate import Report, evaluate, save
+from pofx.metrics.frechet_distance import frechet_distance
+from pofx.metrics.kernel_mmd import kernel_mmd
+from pofx.metrics.mode_coverage import mode_coverage
+
+
+def build(name: str, source: str, **config):
+    torch.manual_seed(0)
+    dataset = data.load(source)
+    cls = discovery.model(name)
+    return cls(dataset.spec, cls.Config(**config)), dataset
+
+
+def test_frechet_distance_of_known_covariances():
+    random = np.random.default_rng(0)
+    x = random.standard_normal((4000, 3))
+    # Whitened, so that the sample's own moments are exactly 0 and I.
+    x = (x - x.mean(0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(x.T))).T
+    y = x * [1, 2, 3] + [1, 0, 0]
+    assert frechet_distance(x, y) == pytest.approx(1 + 0 + 1 + 4)
+    assert frechet_distance(x, x) == pytest.approx(0, abs=1e-9)
+
+
+def test_frechet_distance_with_fewer_rows_than_features():
+    random = np.random.default_rng(1)
+    x = random.standard_normal((5, 40))
+    assert frechet_distance(x, x[::-1]) == pytest.approx(0, abs=1e-8)
+    assert frechet_distance(x, x + 2) == pytest.approx(160)
+
+
+def test_kernel_mmd_is_unbiased_and_sees_shape_beyond_two_moments():
+    random = np.random.default_rng(2)
+    same = [kernel_mmd(random.standard_normal((80, 2)), random.standard_normal((80, 2))) for _ in range(60)]
+    assert abs(np.mean(same)) < 3 * np.std(same) / math.sqrt(len(same))
+    coins = random.choice([-1.0, 1.0], (80, 2))
+    assert kernel_mmd(random.standard_normal((80, 2)), coins) > max(same)
+
+
+def test_mode_coverage_counts():
+    centres = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    x = np.array([[0.1, 0.0], [10.0, 0.2], [10.0, 0.31], [5.0, 5.0]])
+    assert mode_coverage(x, centres, 0.1) == (2, 0.5)
+
+
+@pytest.mark.parametrize("name", ["unigram", "bigram"])
+def test_ngrams_sum_to_one_over_all_windows(name):
+    text = torch.tensor([0, 1, 0, 1, 1, 0, 2])  # 3 never occurs, and nothing follows 2
+    score = baselines.fit("tokens", DataSpec("tokens", (), vocabulary=4), Split(text, tokens=True))[name]
+    windows = torch.tensor(list(itertools.product(range(4), repeat=3)))
+    assert float(score(windows).exp().sum()) == pytest.approx(1)
+
+
+def test_bigram_by_hand(monkeypatch):
+    text = torch.tensor([0, 1, 0, 1, 1])
+    expected = (2 + 1 * (4 / 7)) / (2 + 1)  # 0 is followed twice by 1 and by nothing else; unigram(1) = (3 + 1) / (5 + 2)
+    for part in (1, 2, 1 << 22):  # counted in parts as at once
+        monkeypatch.setattr(baselines, "PART", part)
+        ngram = baselines.NGram(text, 2)
+        assert float(ngram.bigram(torch.tensor([[0, 1]])).exp()) == pytest.approx(3 / 7 * expected)
+
+
+def test_binary_baseline_sums_to_one_over_all_images():
+    train = Split(torch.tensor([[1.0, 0.0], [1.0, 1.0]]).view(2, 1, 1, 2))
+    score = baselines.histogram(train, 2)
+    images = torch.tensor(list(itertools.product([0.0, 1.0], repeat=2))).view(4, 1, 1, 2)
+    p = score(images).exp()
+    assert float(p.sum()) == pytest.approx(1)
+    assert float(p[3]) == pytest.approx(3 / 4 * 2 / 4)
+
+
+def test_gaussian_baseline_finds_the_entropy():
+    random = np.random.default_rng(3)
+    covariance = np.array([[2.0, 1.2], [1.2, 1.0]])
+    x = torch.from_numpy(random.multivariate_normal([1, 2], covariance, 20_000)).float()
+    entropy = math.log(2 * math.pi * math.e) + 0.5 * math.log(np.linalg.det(covariance))
+    assert -float(baselines.gaussian(Split(x[:10_000]))(x[10_000:]).mean()) == pytest.approx(entropy, abs=0.03)
+
+
+def test_table_baseline_is_a_distribution_over_categories(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("colour\n" + "\n".join(["red", "blue", "red", "green"] * 20) + "\n")
+    dataset = data.load(path)
+    score = baselines.columns(dataset.spec, dataset.train)
+    assert float(score(torch.eye(*dataset.spec.shape)).exp().sum()) == pytest.approx(1)
+
+
+def test_tokens_are_all_scored_and_units_agree():
+    model, dataset = build("gpt", "python_docs", window=64, width=32, depth=1, heads=1)
+    per_token, per_window = evaluate(model, dataset).rows
+    assert per_token.n == len(dataset.test)
+    assert per_window.n == -(-len(dataset.test) // 64)
+    assert per_token.model * per_token.n == pytest.approx(per_window.model * per_window.n)
+    # Untrained, the network knows the size of the vocabulary and nothing else.
+    assert per_token.baselines["bigram"] < per_token.baselines["unigram"] < per_token.model
+    assert per_token.model == pytest.approx(math.log(dataset.spec.vocabulary), rel=0.1)
+
+
+def test_densities_are_in_units_of_the_source():
+    x = np.random.default_rng(4).standard_normal((2000, 2)).astype(np.float32)
+    found = []
+    for scale in (1, 10):
+        dataset = data.from_arrays(x * scale)
+        cls = discovery.model("vae")
+        torch.manual_seed(0)
+        found.append(evaluate(cls(dataset.spec, cls.Config(hidden=(8,))), dataset).rows[0])
+    one, ten = found
+    assert ten.baselines["gaussian"] - one.baselines["gaussian"] == pytest.approx(2 * math.log(10), abs=1e-4)
+    # The noise of the bound is a function of the rounded example.
+    assert ten.model - one.model == pytest.approx(2 * math.log(10), abs=0.1)
+
+
+def test_report_of_images_and_its_way_through_json(tmp_path):
+    model, dataset = build("vae", "digits", hidden=(16,), latent_dim=2)
+    model.train()
+    report = evaluate(model, dataset)
+    assert model.training
+    names = [row.name for row in report.rows]
+    assert {"negative log-likelihood", "PSNR of reconstructions"} <= set(names)
+    assert report.rows[0].model * 64 * math.log(2) == pytest.approx(report.rows[1].model)
+    save(report, tmp_path / "r.json")
+    assert Report.from_json(json.loads((tmp_path / "r.json").read_text())) == report
+    assert "histogram per pixel" in str(report)
+
+
+def test_module_answers_as_the_function():
+    assert callable(pofx.evaluate)
+    with pytest.raises(UsageError, match="data set"):
+        pofx.evaluate(build("vae", "digits", hidden=(16,))[0])
+
+
+def test_nothing_held_out_is_refused():
+    model, dataset = build("vae", "digits", hidden=(16,))
+    bare = type(dataset)(**{**vars(dataset), "test": None, "validation": None})
+    with pytest.raises(UsageError, match="neither a test nor a validation part"):
+        evaluate(model, bare)
+
+
+def test_true_samples_find_every_mode():
+    model, dataset = build("vae", "ring", hidden=(16,))
+
+    class Truth(type(model), Samples):
+        capabilities = frozenset({Samples})
+
+        def sample(self, n, *, noise, label=None):
+            return dataset.validation.batch(torch.arange(noise.first, noise.first + n)).x
+
+    rows = {row.name: row for row in evaluate(Truth(dataset.spec, model.config), dataset).rows}
+    assert rows["modes found"].model == 8
+    assert rows["samples within 3 sigma of a mode"].model > 0.97 > rows["samples within 3 sigma of a mode"].baselines["gaussian"]
+    mmd = rows["kernel MMD² of samples"]
+    assert mmd.model < mmd.baselines["gaussian"] / 5
+
+
+def test_draws_in_parts_are_the_draws_at_once(monkeypatch):
+    model, _ = build("vae", "digits", hidden=(16,))
+    whole = examples.draw(model, 10, seed=3)
+    monkeypatch.setattr(examples, "PART", 3)
+    torch.testing.assert_close(examples.draw(model, 10, seed=3), whole, atol=1e-5, rtol=0)
+    assert not torch.equal(examples.draw(model, 10, seed=4), whole)

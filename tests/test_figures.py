@@ -1,0 +1,143 @@
+"""Figures draw what they say; the page of a run is whole and safe."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pofx import data, discovery, figures, report
+from pofx.core import UsageError
+from pofx.figures import curves, manifold, reconstructions
+
+
+def build(name: str, source: str, **config):
+    torch.manual_seed(0)
+    dataset = data.load(source)
+    cls = discovery.model(name)
+    return cls(dataset.spec, cls.Config(**config)).eval(), dataset
+
+
+class FakeRun:
+    """A run that was never trained."""
+
+    step = 3
+
+    def __init__(self, path, model, dataset, lines=()):
+        self.path, self._model, self._dataset, self._lines = path, model, dataset, list(lines)
+        self.info = {
+            "model": "vae",
+            "config": model.config.to_json(),
+            "data": {"source": "<script>alert(1)</script>", "options": {}, "fingerprint": "f"},
+            "training": {"seed": 0, "steps": 5},
+        }
+
+    def model(self):
+        return self._model
+
+    def dataset(self):
+        return self._dataset
+
+    def metrics(self):
+        return self._lines
+
+
+CASES = [
+    ("vae", "digits", {"hidden": (16,), "latent_dim": 2}, ("samples", "reconstructions", "latent", "manifold")),
+    ("vae", "digits", {"hidden": (16,), "latent_dim": 1, "conditional": True}, ("samples", "reconstructions", "latent", "manifold")),
+    ("vae", "digits", {"hidden": (16,), "latent_dim": 5}, ("latent", "manifold")),
+    ("vae", "ring", {"hidden": (16,), "latent_dim": 2}, ("samples", "reconstructions", "latent")),
+    ("gpt", "python_docs", {"window": 32, "width": 32, "depth": 1, "heads": 1}, ("samples",)),
+]
+
+
+@pytest.mark.parametrize(("name", "source", "config", "names"), CASES)
+def test_figures_are_pictures_and_seeded(tmp_path, name, source, config, names):
+    model, dataset = build(name, source, **config)
+    for figure in names:
+        for i in range(2):
+            figures.save(figures.draw(figure, model, dataset, seed=1), tmp_path / f"{i}.png")
+        first, second = (np.asarray(Image.open(tmp_path / f"{i}.png").convert("L")) for i in range(2))
+        assert np.array_equal(first, second)
+        assert len(np.unique(first)) > 5
+
+
+def test_another_seed_draws_another_picture(tmp_path):
+    model, dataset = build("vae", "digits", hidden=(16,), latent_dim=2)
+    for seed in (0, 1):
+        figures.save(figures.draw("samples", model, dataset, seed=seed), tmp_path / f"{seed}.png")
+    assert (tmp_path / "0.png").read_bytes() != (tmp_path / "1.png").read_bytes()
+
+
+@pytest.mark.parametrize("figure", ["latent", "manifold", "reconstructions"])
+def test_a_model_that_cannot_is_told_which_can(figure):
+    model, dataset = build("gpt", "python_docs", window=32, width=32, depth=1, heads=1)
+    with pytest.raises(UsageError, match=r"capability .*vae"):
+        figures.draw(figure, model, dataset)
+
+
+def test_what_cannot_be_drawn_is_one_sentence(tmp_path):
+    model, dataset = build("vae", "ring", hidden=(16,))
+    with pytest.raises(UsageError, match="grid of images"):
+        figures.draw("manifold", model, dataset)
+    with pytest.raises(UsageError, match=r"metrics\.jsonl"):
+        figures.draw("curves", model, dataset)
+    with pytest.raises(UsageError, match=r"\.svg"):
+        figures.save(figures.draw("samples", model, dataset), tmp_path / "x.txt")
+
+
+def test_pairs_put_results_below_inputs():
+    x = torch.arange(5.0).view(5, 1, 1, 1) / 10
+    rows = reconstructions.pairs(x, x + 0.5, 3).view(-1, 3)
+    assert torch.allclose(rows, torch.tensor([[0, 0.1, 0.2], [0.5, 0.6, 0.7], [0.3, 0.4, 0.5], [0.8, 0.9, 0.5]]))
+
+
+def test_plane_runs_right_and_up_through_the_quantiles():
+    codes = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 3.0])
+    z = manifold.plane(codes, 5).view(5, 5, 2)
+    assert (z[0, 1:, 0] > z[0, :-1, 0]).all()
+    assert (z[1:, 0, 1] < z[:-1, 0, 1]).all()
+    assert float(z[0, 0, 1]) == pytest.approx(3 * 2.054, rel=0.05)  # the 98th percentile
+
+
+def test_plane_of_long_codes_is_the_one_that_they_vary_in():
+    torch.manual_seed(0)
+    codes = 5 + torch.randn(500, 6) * torch.tensor([0.01, 3, 0.01, 0.01, 2, 0.01])
+    z = manifold.plane(codes, 4)
+    assert z.shape == (16, 6)
+    assert (z.std(0)[[1, 4]] > 1).all()
+    assert (z.std(0)[[0, 2, 3, 5]] < 0.05).all()
+
+
+def test_series_and_averages():
+    lines = [{"step": 1, "examples": 5, "a/x": 1.0}, {"step": 2, "a/x": float("nan"), "b/y": 2}]
+    found = curves.series(lines)
+    assert found["a"]["x"][0].tolist() == [1]
+    assert found["b"]["y"][1].tolist() == [2]
+    line = np.arange(400.0)
+    assert np.allclose(curves.averaged(line), line)
+    noise = np.random.default_rng(0).standard_normal(400)
+    assert curves.averaged(noise).std() < 0.5
+
+
+def test_report_is_whole_escaped_and_tells_failures(tmp_path, monkeypatch):
+    model, dataset = build("vae", "digits", hidden=(16,), latent_dim=2)
+    run = FakeRun(tmp_path, model, dataset, [{"step": i, "m/total": 1.0 / i} for i in range(1, 9)])
+
+    def fails(*_, **__):
+        raise RuntimeError("no <ink>")
+
+    monkeypatch.setattr(manifold, "draw", fails)
+    page = report.write(run).read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == len(discovery.names("figures")) - 1
+    assert "no &lt;ink&gt;" in page
+    assert "<script>" not in page
+    assert "http" not in page
+    (tmp_path / "evaluation.json").write_text(json.dumps(_evaluation()))
+    assert "7.5 trivial &lt;b&gt;" in report.write(run).read_text(encoding="utf-8")
+
+
+def _evaluation():
+    row = {"name": "r", "unit": "u", "model": 3.0, "error": None, "baselines": {"trivial <b>": 7.5}, "n": 2}
+    return {"model": "m", "data": "d", "part": "test", "fingerprint": "f", "step": 3, "rows": [row]}
