@@ -2,32 +2,39 @@
 
     python benchmarks/speed.py [--seconds 3] [--pairs 7]
 
-Three ways of training the same modules with the same losses on batches of the same size, in one process, by turns:
+Three ways of training the same modules with the same losses on batches of the same size, each in a process of its own
+(what the trainer tells the memory allocator is its trick, not the others'), by turns:
     trainer   pofx.trainer, with whatever it chooses on this machine (precision, memory format, optimizer);
     plain     DataLoader of float images, float32, torch.optim.Adam as it comes;
-    bare      the trainer's tricks (its precision, channels_last, fused Adam, averaged weights, finite check) in a bare loop.
+    bare      the trainer's tricks (its precision, channels_last, fused Adam, allocator, averaged weights, clipping, finite check) in a
+              bare loop.
 Prints medians of rounds a second, their ratios, and what the trainer costs above the bare loop; writes
 benchmarks/results/speed.json. Fashion-MNIST where it is installed, else random images.
 """
 
 import argparse
 import copy
+import functools
 import itertools
 import json
 import math
+import multiprocessing
 import pathlib
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from pofx import data, discovery
+from pofx.allocator import keep_freed_memory
 from pofx.core import Batch, Model, UsageError, precision
 from pofx.run import hardware, versions
-from pofx.trainer import Settings, Trainer
+from pofx.settings import Settings, pick_precision
+from pofx.trainer import Trainer
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "speed.json"
 BATCH = 128
@@ -36,6 +43,7 @@ CASES = {
     "gan conv R1": ("gan", {"architecture": "conv"}),
     "vae dense 784-512-16": ("vae", {"latent_dim": 16, "hidden": (512,), "norm": False, "likelihood": "bernoulli"}),
 }
+WAYS = ["trainer", "plain", "bare"]
 Rounds = Callable[[int], None]
 
 
@@ -48,7 +56,7 @@ def images() -> tuple[str, data.Dataset]:
         return "random", data.from_arrays(x, options=data.Options(validation=0.0))
 
 
-def with_trainer(model: Model, dataset: data.Dataset) -> tuple[Rounds, torch.dtype]:
+def with_trainer(model: Model, dataset: data.Dataset) -> Rounds:
     """Rounds of the trainer itself: its whole loop, to the end of a budget that grows each time."""
     trainer = Trainer(model, dataset, Settings(steps=1, batch_size=BATCH, ema=0.999))
 
@@ -57,7 +65,7 @@ def with_trainer(model: Model, dataset: data.Dataset) -> tuple[Rounds, torch.dty
         with precision(trainer.dtype):
             trainer._walk()
 
-    return rounds, trainer.dtype
+    return rounds
 
 
 def plain(model: Model, dataset: data.Dataset) -> Rounds:
@@ -87,6 +95,7 @@ def plain(model: Model, dataset: data.Dataset) -> Rounds:
 
 def bare(model: Model, dataset: data.Dataset, dtype: torch.dtype) -> Rounds:
     """The trainer's tricks without the trainer."""
+    keep_freed_memory()
     model = model.to(memory_format=torch.channels_last).train()
     average = copy.deepcopy(model).requires_grad_(False)
     players = model.players()
@@ -136,33 +145,47 @@ def rate(rounds: Rounds, n: int) -> float:
     return n / (time.perf_counter() - start)
 
 
-def measure(name: str, fields: dict[str, object], dataset: data.Dataset, pairs: int, seconds: float) -> dict[str, object]:
+def worker(way: str, case: str, pipe: Connection) -> None:
+    """Trains one case in one way: tells its number of parameters and its precision, then for each number of rounds the rate."""
+    name, fields = CASES[case]
+    cls, (_, dataset) = discovery.model(name), images()
+    torch.manual_seed(0)
+    model = cls(dataset.spec, cls.Config(**fields))  # type: ignore[arg-type]
+    dtype = pick_precision("auto", torch.device("cpu"))
+    rounds = {"trainer": with_trainer, "plain": plain, "bare": functools.partial(bare, dtype=dtype)}[way](model, dataset)
+    rounds(5)
+    pipe.send((sum(p.numel() for p in model.parameters()), str(dtype).removeprefix("torch.")))
+    while n := pipe.recv():
+        pipe.send(rate(rounds, n))
+
+
+def measure(case: str, pairs: int, seconds: float) -> dict[str, object]:
     """Medians over `pairs` turns of the three ways, about `seconds` each turn, and the median of paired ratios."""
-    cls = discovery.model(name)
+    spawn = multiprocessing.get_context("spawn")
+    pipes, told = {}, {}
+    for way in WAYS:
+        pipes[way], theirs = spawn.Pipe()
+        spawn.Process(target=worker, args=(way, case, theirs), daemon=True).start()
+        told[way] = pipes[way].recv()
+    assert len({parameters for parameters, _ in told.values()}) == 1
 
-    def fresh() -> Model:
-        torch.manual_seed(0)
-        return cls(dataset.spec, cls.Config(**fields))
+    def turn(way: str, n: int) -> float:
+        pipes[way].send(n)
+        return float(pipes[way].recv())
 
-    models = {way: fresh() for way in ("trainer", "plain", "bare")}
-    parameters = {way: sum(p.numel() for p in model.parameters()) for way, model in models.items()}
-    assert len(set(parameters.values())) == 1
-    ours, dtype = with_trainer(models["trainer"], dataset)
-    ways = {"trainer": ours, "plain": plain(models["plain"], dataset), "bare": bare(models["bare"], dataset, dtype)}
-    counts = {}
-    for way, rounds in ways.items():
-        rounds(5)
-        counts[way] = max(3, round(seconds * rate(rounds, 5)))
-    rates: dict[str, list[float]] = {way: [] for way in ways}
-    for turn in range(pairs):
+    counts = {way: max(3, round(seconds * turn(way, 5))) for way in WAYS}
+    rates: dict[str, list[float]] = {way: [] for way in WAYS}
+    for number in range(pairs):
         # The order alternates, so that drift of the machine falls on all alike.
-        for way in list(ways)[:: 1 if turn % 2 == 0 else -1]:
-            rates[way].append(rate(ways[way], counts[way]))
+        for way in WAYS[:: 1 if number % 2 == 0 else -1]:
+            rates[way].append(turn(way, counts[way]))
+    for pipe in pipes.values():
+        pipe.send(0)
     paired = zip(rates["trainer"], rates["plain"], rates["bare"], strict=True)
     ratios = [(ours / theirs, tricks / ours - 1) for ours, theirs, tricks in paired]
     return {
-        "parameters": parameters["trainer"],
-        "precision": str(dtype).removeprefix("torch."),
+        "parameters": told["trainer"][0],
+        "precision": told["trainer"][1],
         **{way: round(statistics.median(values), 2) for way, values in rates.items()},
         "times plain": round(statistics.median(ratio for ratio, _ in ratios), 2),
         "overhead": round(statistics.median(cost for _, cost in ratios), 3),
@@ -175,13 +198,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--pairs", type=int, default=7)
     options = parser.parse_args()
-    source, dataset = images()
+    source, _ = images()
     found = {}
     print(f"{source}, batch {BATCH}, {torch.get_num_threads()} threads; rounds a second")
     columns = ("parameters", "precision", "trainer", "plain", "bare", "times plain", "overhead")
     print("case".ljust(24) + "".join(column.rjust(13) for column in columns))
-    for case, (name, fields) in CASES.items():
-        row = found[case] = measure(name, fields, dataset, options.pairs, options.seconds)
+    for case in CASES:
+        row = found[case] = measure(case, options.pairs, options.seconds)
         cells = [f"{row[column]:+.1%}" if column == "overhead" else str(row[column]) for column in columns]
         print(case.ljust(24) + "".join(cell.rjust(13) for cell in cells), flush=True)
     RESULTS.parent.mkdir(exist_ok=True)

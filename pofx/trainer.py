@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pofx import checkpoint, distributed, optim
+from pofx.allocator import keep_freed_memory
 from pofx.averaging import Average
 from pofx.core import Loss, Model, Noise, Player, Samples, UsageError, mix, precision
 from pofx.guard import Guard
@@ -71,6 +72,8 @@ class Trainer:
         self.settings, self.dataset, self.run = settings, dataset, run
         self.device = pick_device(settings.device)
         self.dtype = pick_precision(settings.precision, self.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         distributed.start(self.device)
         self.rank, self.ranks = distributed.rank(), distributed.size()
         self.model = model.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]

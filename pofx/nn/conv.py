@@ -124,7 +124,7 @@ class ConvDecoder(Network):
 class PoolingEncoder(Network):
     """The lecture's convolutional encoder: two 3x3 convolutions, each followed by a 2x2 max-pooling.
 
-    28 x 28 becomes a code of 7 x 7 x `channels`, flattened in the order (height, width, channels).
+    28 x 28 becomes a code of `channels` x 7 x 7, flattened in that order.
 
     Arguments:
         shape: (channels, height, width) of an image.
@@ -139,17 +139,18 @@ class PoolingEncoder(Network):
         super().__init__()
         self.code = code_shape(shape, channels)
         self.layers = nn.Sequential(
+            # Pooling first: the largest of the rectified is the rectified largest, on a quarter of the numbers.
             nn.Conv2d(shape[0], channels, 3, padding=1),
-            nn.ReLU(inplace=True),
             nn.MaxPool2d(2, ceil_mode=True),
+            nn.ReLU(inplace=True),
             nn.Conv2d(channels, channels, 3, padding=1),
-            nn.ReLU(inplace=True),
             nn.MaxPool2d(2, ceil_mode=True),
+            nn.ReLU(inplace=True),
         )
 
     def compute(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch code"]:
-        """(batch, channels, height, width) to (batch, code height x code width x code channels)."""
-        return self.layers(x).permute(0, 2, 3, 1).flatten(1)
+        """(batch, channels, height, width) to (batch, code channels x code height x code width)."""
+        return self.layers(x).flatten(1)
 
 
 class UpsamplingDecoder(Network):
@@ -173,8 +174,8 @@ class UpsamplingDecoder(Network):
         )
 
     def compute(self, z: Float[Tensor, "batch code"]) -> Float[Tensor, "batch channels height width"]:
-        """(batch, code height x code width x code channels) to (batch, channels, height, width)."""
-        return self.layers(z.unflatten(1, self.code).permute(0, 3, 1, 2))
+        """(batch, code channels x code height x code width) to (batch, channels, height, width)."""
+        return self.layers(z.unflatten(1, self.code))
 
 
 def _two_halvings(shape: Sequence[int]) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
@@ -184,5 +185,5 @@ def _two_halvings(shape: Sequence[int]) -> tuple[tuple[int, int], tuple[int, int
 
 
 def code_shape(shape: Sequence[int], channels: int) -> tuple[int, int, int]:
-    """(height, width, channels) of the spatial code between `PoolingEncoder` and `UpsamplingDecoder`."""
-    return (*_two_halvings(shape)[2], channels)
+    """(channels, height, width) of the spatial code between `PoolingEncoder` and `UpsamplingDecoder`."""
+    return (channels, *_two_halvings(shape)[2])

@@ -78,8 +78,7 @@ class Autoencoder(Model, Samples, Encodes, Decodes):
             self.encoder = MLP(spec.shape, code, config.hidden, dropout=config.dropout)
             self.decoder = MLP(code, spec.shape, config.hidden[::-1])
         elif config.latent_dim is None:
-            height, width, channels = code_shape(spec.shape, config.channels)
-            code = height * width * channels
+            code = math.prod(code_shape(spec.shape, config.channels))
             self.encoder = PoolingEncoder(spec.shape, channels=config.channels)
             self.decoder = UpsamplingDecoder(spec.shape, channels=config.channels)
         else:
@@ -128,7 +127,7 @@ class Autoencoder(Model, Samples, Encodes, Decodes):
         self.code_mean.lerp_(mean, share)
 
     def encode(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, "batch latent"]:
-        """The code of each example; a spatial one flattened as (height, width, channels)."""
+        """The code of each example; a spatial one flattened as (channels, height, width)."""
         return self.encoder(x)
 
     def decode(self, z: Float[Tensor, "batch latent"], *, label: Tensor | None = None) -> Float[Tensor, "batch ..."]:
