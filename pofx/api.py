@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pofx import data as sources
-from pofx import discovery
+from pofx import discovery, distributed
 from pofx.core import Budget, Classes, Config, DataSpec, Model, Recipe, UsageError, mix
 from pofx.run import INFO, Run, hardware, next_folder, versions
-from pofx.settings import Settings
+from pofx.settings import Settings, pick_device
 from pofx.signals import Interrupted
 from pofx.trainer import Trainer
 
@@ -53,12 +53,9 @@ def _stem(source: str) -> str:
 
 
 def _create(path: pathlib.Path, name: str, model: Model, dataset: "Dataset", settings: Settings) -> Run:
-    if (path / INFO).exists() or (path.exists() and (not path.is_dir() or any(path.iterdir()))):
-        raise UsageError(f"{path} exists already: continue it with --resume, or choose another --run")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be made: {error.strerror or error}") from error
+    if distributed.rank() == 0:
+        _make(path)
+    distributed.barrier()
     return Run(
         path,
         {
@@ -81,6 +78,15 @@ def _create(path: pathlib.Path, name: str, model: Model, dataset: "Dataset", set
             "last": None,
         },
     )
+
+
+def _make(path: pathlib.Path) -> None:
+    if (path / INFO).exists() or (path.exists() and (not path.is_dir() or any(path.iterdir()))):
+        raise UsageError(f"{path} exists already: continue it with --resume, or choose another --run")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be made: {error.strerror or error}") from error
 
 
 def build(cls: type[Model], spec: DataSpec, config: Config, seed: int) -> Model:
@@ -173,8 +179,10 @@ def start(
 ) -> Run:
     """A fresh run: settings complete, config given."""
     check_supported(cls, name, dataset.spec)
+    distributed.start(pick_device(settings.device))
     built = build(cls, dataset.spec, config, settings.seed)
-    path = pathlib.Path(run) if run is not None else next_folder(pathlib.Path("runs"), f"{name}-{_stem(dataset.source)}")
+    free = run if run is not None else next_folder(pathlib.Path("runs"), f"{name}-{_stem(dataset.source)}")
+    path = pathlib.Path(distributed.first_text(str(free)))
     made = _create(path, name, built, dataset, settings)
     trainer = _trainer(built, dataset, settings, made, quiet)
     trainer.display.say(f"{made.path}: {name} with {made.info['parameters']:,} parameters on {dataset.source} ({describe(dataset)})")
@@ -221,6 +229,7 @@ def go_on(
         raise UsageError(
             f"{info['data']['source']} is not what {run.path} was trained on: its content has changed; put the old data back or start a new run"
         )
+    distributed.start(pick_device(settings.device))
     model = build(cls, dataset.spec, cls.Config.from_json(info["config"]), settings.seed)
     with run.lock():
         trainer = _trainer(model, dataset, settings, run, quiet)
@@ -247,4 +256,5 @@ def _run(trainer: Trainer, run: Run, report: bool) -> Run:
             from pofx import report as page
 
             page.write(Run.open(run.path))
+    distributed.barrier()
     return Run.open(run.path)

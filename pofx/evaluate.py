@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 SOME = 1000
 #: Samples that are drawn with `full`.
 MANY = 10_000
+#: Grey levels in use at which a table of frequencies has an advantage that a reader must know of.
+FEW_LEVELS = 64
 #: Principal components in which samples are compared.
 COMPONENTS = 64
 
@@ -197,6 +199,8 @@ class _Measured:
             mine, others = mine - shift, {name: values - shift for name, values in others.items()}
         how = "exact" if kind == "exact" else f"upper bound, {samples} importance samples"
         note = f"{how}; {space}{', in units of the source' if space == 'density' else ''}"
+        if space == "8-bit" and (used := len(self.train.train.x[:MANY].unique())) <= FEW_LEVELS:
+            note += f"; the images use {used} of 256 grey levels, which a histogram knows"
         value, error = _mean(mine)
         row = Row(
             name="negative log-likelihood",

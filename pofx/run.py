@@ -1,5 +1,6 @@
 """The run folder: what was trained on what, its metrics and its checkpoints, readable without pofx."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from pofx import __version__, checkpoint, discovery
+from pofx import __version__, checkpoint, discovery, distributed
 from pofx.core import DataSpec, Model, UsageError
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Run:
     """A run folder at one of its checkpoints.
 
     path: the folder. info: the content of run.json. step: the checkpoint, in moves; None where none is kept yet.
+    Of several ranks that train one run, the first one writes its folder, and the others only read.
     """
 
     path: pathlib.Path
@@ -146,8 +148,10 @@ class Run:
 
     # -- writing ---------------------------------------------------------------------------------------------
 
-    def lock(self) -> filelock.BaseFileLock:
+    def lock(self) -> contextlib.AbstractContextManager[Any]:
         """Makes this process the only writer; the lock ends with the process. Raises `UsageError` where another one writes."""
+        if distributed.rank() > 0:
+            return contextlib.nullcontext()
         lock = filelock.FileLock(self.path / ".lock", timeout=0)
         try:
             lock.acquire()
@@ -160,12 +164,13 @@ class Run:
     def update(self, **values: Any) -> None:
         """Changes entries of run.json in one step."""
         self.info.update(values)
-        checkpoint.replace_file(self.path / INFO, json.dumps(self.info, indent=1).encode())
+        if distributed.rank() == 0:
+            checkpoint.replace_file(self.path / INFO, json.dumps(self.info, indent=1).encode())
 
     def truncate_metrics(self, step: int) -> None:
         """Drops the lines of metrics.jsonl that are newer than the checkpoint from which training goes on."""
         path = self.path / METRICS
-        if not path.exists():
+        if not path.exists() or distributed.rank() > 0:
             return
         kept = []
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -180,8 +185,9 @@ class Run:
 
     def log(self, entry: dict[str, Any]) -> None:
         """Adds a line to metrics.jsonl."""
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        if distributed.rank() == 0:
+            with (self.path / METRICS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
 
 
 def load(reference: "str | pathlib.Path | Run", *, device: str = "cpu", model: type[Model] | None = None) -> Model:

@@ -98,6 +98,7 @@ class Trainer:
         self.guard = Guard(self.model, run)
         self._stop = Stop(self.display, active=run is not None)
         self._since: float | None = None
+        self._agreed = 0.0
         self._saved_at = 0.0
 
     # -- the clock -------------------------------------------------------------------------------------------
@@ -135,7 +136,7 @@ class Trainer:
         """The share of the budget that is done, in [0, 1]."""
         if self.rounds is None:
             assert self.budget.minutes is not None
-            return min(1.0, self.seconds / (60.0 * self.budget.minutes))
+            return min(1.0, (self.seconds if self.ranks == 1 else self._agreed) / (60.0 * self.budget.minutes))
         return min(1.0, (self.clock.round + self.clock.position / max(1, len(self.walk))) / self.rounds)
 
     @property
@@ -208,6 +209,7 @@ class Trainer:
         with self._stop, self.display, precision(self.dtype):
             self._saved_at = self.clock.seconds
             self._go_on()
+            self._agree_on_time()
             stopped = self._fit() if not self.players else self._walk()
             self._pause()
             self.guard.check(self.clock.step)
@@ -224,6 +226,7 @@ class Trainer:
         while self.progress < 1.0:
             if self.clock.position == 0 and self.players and all(not p.span[0] <= self.progress < p.span[1] for p in self.players):
                 raise UsageError("no player moves at this point of the budget: the spans of the players leave a gap")
+            self._agree_on_time()
             index = self.walk[self.clock.position]
             span = self.players[index].span
             moves = span[0] <= self.progress < span[1]
@@ -236,6 +239,11 @@ class Trainer:
             if moves and self._after_move(marks):
                 return True
         return False
+
+    def _agree_on_time(self) -> None:
+        """Where the clock on the wall decides, every rank goes by the first one's."""
+        if self.ranks > 1 and self.rounds is None:
+            self._agreed = distributed.first(self.seconds)
 
     def _marks(self) -> dict[int, int]:
         return {parts: int(self.progress * parts) for parts in (VALIDATIONS, PICTURES, LINES)}
@@ -273,15 +281,16 @@ class Trainer:
     def _save_if_due(self) -> None:
         moves, seconds = self.settings.interval
         due = self.clock.step % moves == 0 if moves else self.seconds - self._saved_at >= (seconds or math.inf)
-        stop = distributed.agree(self._stop.number or 0) if self.ranks > 1 else self._stop.number
+        if self.ranks > 1:
+            due = bool(distributed.agree(int(due)))
+        stop = distributed.agree(self._stop.number or 0)
         if due or stop:
             self._pause()
             self.guard.check(self.clock.step)
             self._save()
             if stop:
                 assert self.run is not None
-                if self.rank == 0:
-                    self.run.update(status="interrupted")
+                self.run.update(status="interrupted")
                 raise Interrupted(stop, self.run.path)
             self._go_on()
 
@@ -323,9 +332,6 @@ class Trainer:
         self.clock.numbers = {}
 
     def _log(self) -> None:
-        if self.rank > 0:
-            self._forget()
-            return
         values, seconds = self._numbers(), self.seconds
         self._write({"step": self.clock.step, "examples": self.examples, "seconds": round(seconds, 3), **values})
         if self.progress < 1.0:  # the last line is shown after the last validation
@@ -364,8 +370,7 @@ class Trainer:
                 count += weight
         self.average.progress.copy_(self.model.progress)
         score = total / count
-        if self.rank == 0:
-            self._write({"step": self.clock.step, "examples": self.examples, "seconds": round(self.seconds, 3), "validation/score": score})
+        self._write({"step": self.clock.step, "examples": self.examples, "seconds": round(self.seconds, 3), "validation/score": score})
         self.display.note(validation=score)
         if math.isfinite(score) and (self.clock.best is None or score < self.clock.best):
             self.clock.best, self.clock.best_step, self.clock.stale = score, self.clock.step, 0
@@ -451,16 +456,14 @@ class Trainer:
             checkpoint.restore(self.average, tensors[checkpoint.AVERAGE], resizable=self.model.resizable)
             self._restore_training_state(tensors[checkpoint.TRAINING])
             self.clock = clock
-            if self.rank == 0:
-                self.run.truncate_metrics(step)
-                self.run.update(last=step, best=clock.best_step)
+            self.run.truncate_metrics(step)
+            self.run.update(last=step, best=clock.best_step)
             if self.rounds != description["rounds"]:
                 self.display.say(
                     f"the budget changed ({description['rounds'] or 'minutes'} to {self.rounds or 'minutes'} rounds): schedules go on "
                     f"from {self.progress:.0%} of the new one"
                 )
             return step
-        if self.rank == 0:
-            self.run.truncate_metrics(0)
-            self.run.update(last=None, best=None)
+        self.run.truncate_metrics(0)
+        self.run.update(last=None, best=None)
         return 0

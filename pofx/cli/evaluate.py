@@ -17,16 +17,17 @@ class Options:
     """Bounds over the whole part instead of 1,000 examples, and 10,000 samples."""
     json: str | None = None
     """File for the numbers as JSON, - for standard output (without the table). Those of the run's own data are also kept
-    in RUN/evaluation.json."""
+    in RUN/evaluation.json and in RUN/report.html."""
 
 
 def run(options: Options) -> None:
-    """Measures, prints and writes."""
+    """Measures, prints and writes, and has the report show it."""
     import json
     import pathlib
 
     from rich.console import Console
 
+    from pofx import report as page
     from pofx.evaluate import evaluate, save
     from pofx.run import Run
 
@@ -35,6 +36,7 @@ def run(options: Options) -> None:
     # Other data's numbers would be taken for the run's.
     if options.source is None:
         save(report, found.path / "evaluation.json")
+        page.write(found)
     if options.json == "-":
         print(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
         return

@@ -26,10 +26,12 @@ def run(options: Options) -> None:
     import torch
 
     from pofx import data, discovery, examples
-    from pofx.core import Decodes, Encodes
+    from pofx.core import Decodes, Encodes, UsageError
     from pofx.figures.reconstructions import pairs
     from pofx.run import Run
 
+    if options.n is not None and options.n < 1:
+        raise UsageError(f"--n must be at least 1, not {options.n}")
     found = Run.open(options.run)
     model = found.model()
     discovery.require(model, Encodes, Decodes, what="pofx reconstruct")

@@ -106,7 +106,7 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
             # cost so much more that a third of the moves must do.
             steps = 4500 if math.prod(spec.shape) <= 4096 else 1500
             config = cls.Config(latent_dim=32, hidden=(512, 256), dropout=0.1, likelihood=natural, optimizer=optimizer)
-            return Recipe(config=config, batch_size=64, budget=budget or Budget(steps=steps), ema=0.99)
+            return Recipe(config=config, batch_size=64, budget=budget or Budget(steps=steps), ema=0.998)
         config = cls.Config(latent_dim=32, likelihood=natural, optimizer=optimizer)
         return Recipe(config=config, batch_size=256, budget=budget or Budget(epochs=30))
 

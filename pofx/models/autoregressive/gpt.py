@@ -6,8 +6,8 @@ The blocks are pre-normalised, with rotary positions, normalised queries and key
 zero; Muon moves the matrices and AdamW the rest.
 
 Reached on two CPU cores in bfloat16, in nats per character over the whole last tenth of tiny-shakespeare, in windows of
-256 that do not overlap and start without context: 1.68 after 1 minute and 1.60 after 3 (4 blocks, 192 wide). nanoGPT's
-recipe for a CPU is at 1.87 after 1 minute on such a machine, by its own estimate from 20 batches of 64 characters.
+256 that do not overlap and start without context: 1.55 after 3 minutes (4 blocks, 192 wide). nanoGPT's recipe for a CPU
+is at 1.87 after 1 minute on such a machine, by its own estimate from 20 batches of 64 characters.
 
 References:
     Language Models are Unsupervised Multitask Learners, Radford et al., 2019,

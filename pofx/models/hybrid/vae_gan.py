@@ -88,7 +88,7 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Judges):
         pixel_weight: core.NonNegative = 1.0
         """Weight of 1/2 ||x - reconstruction||^2, which keeps encoder and decoder together while the features are young; 0:
         the features alone."""
-        gamma: core.NonNegative = 5.0
+        gamma: core.NonNegative = 0.3
         """Weight of the R1 penalty, 1/2 E ||grad_x D(x)||^2."""
         optimizer: Optimizer = dataclasses.field(default_factory=lambda: Optimizer(lr=5e-4, betas=(0.0, 0.99)))
         """How the weights of the encoder and of the decoder move."""
@@ -122,9 +122,11 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Judges):
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
         """Convolutions for images and small dense networks for anything else."""
         if spec.kind == "images":
-            return Recipe(config=cls.Config(architecture="conv"), batch_size=64, budget=budget or Budget(epochs=20), ema=0.998)
+            optimizer = Optimizer(lr=1e-3, betas=(0.0, 0.99), decay="linear", decay_start=0.3, final=0.1)
+            config = cls.Config(architecture="conv", optimizer=optimizer, discriminator_optimizer=optimizer)
+            return Recipe(config=config, batch_size=64, budget=budget or Budget(epochs=10), ema=0.998)
         latent_dim = max(2, min(16, math.prod(spec.shape)))
-        config = cls.Config(latent_dim=latent_dim, gamma=0.5, beta=0.1)
+        config = cls.Config(latent_dim=latent_dim, beta=0.1)
         return Recipe(config=config, batch_size=256, budget=budget or Budget(steps=6000), ema=0.998)
 
     # ------------------------------------------------------------------------------------------------------ the game

@@ -1,0 +1,191 @@
+"""Each verb on a small trained run: what it writes, in which units, and what it says where it cannot."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from pofx import discovery
+from pofx.cli import main
+
+SMALL = ["--steps", "3", "--batch-size", "16", "--quiet"]
+
+
+def succeeds(capsys, *arguments):
+    """What a command prints on standard output."""
+    capsys.readouterr()
+    assert main([str(argument) for argument in arguments]) == 0, capsys.readouterr().err
+    return capsys.readouterr().out
+
+
+def picture_size(path):
+    """(width, height) of a picture."""
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def refused(capsys, *arguments):
+    """The one sentence with which it is refused."""
+    capsys.readouterr()
+    assert main([str(argument) for argument in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    return err
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A conditional model of labelled images."""
+    folder = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    np.savez(folder / "x.npz", x=random.integers(0, 256, (80, 9, 7), dtype=np.uint8), label=np.array(["up", "down"] * 40))
+    flags = ["--model.latent-dim", "2", "--model.hidden", "16", "--model.conditional", "true"]
+    assert main(["train", "vae", "--data", str(folder / "x.npz"), "--run", str(folder / "run"), *flags, *SMALL]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Numbers, whole numbers, categories, empty cells."""
+    random = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {"height": random.normal(170, 10, 90).round(1), "children": random.integers(0, 5, 90), "town": random.choice(["Bern", "Graz"], 90)}
+    )
+    table.loc[::7, "height"] = None
+    return table
+
+
+@pytest.fixture(scope="module", params=["vae", "gan"])
+def table(request, rows, tmp_path_factory):
+    """A model of the table."""
+    folder = tmp_path_factory.mktemp("table")
+    rows.to_csv(folder / "x.csv", index=False)
+    assert main(["train", request.param, "--data", str(folder / "x.csv"), "--run", str(folder / "run"), *SMALL]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """A model of characters."""
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "x.txt").write_text("the cat sat on the mat. " * 200, encoding="utf-8")
+    flags = ["--model.width", "16", "--model.depth", "1", "--model.heads", "2", "--model.window", "16"]
+    assert main(["train", "gpt", "--data", str(folder / "x.txt"), "--run", str(folder / "run"), *flags, *SMALL]) == 0
+    return folder
+
+
+def test_samples_of_images_in_every_form(images, tmp_path, capsys):
+    run = images / "run"
+    assert picture_size(succeeds(capsys, "sample", run, "--n", 6).strip())[0] > 7
+    succeeds(capsys, "sample", run, "--n", 6, "--label", "up", "--out", tmp_path / "x.npz")
+    drawn = np.load(tmp_path / "x.npz")
+    assert (drawn["x"].shape, drawn["x"].dtype) == ((6, 9, 7), np.uint8)
+    assert list(drawn["label"]) == ["up"] * 6
+    succeeds(capsys, "sample", run, "--n", 6, "--out", f"{tmp_path / 'folder'}/")
+    files = sorted((tmp_path / "folder").rglob("*.png"))
+    assert len(files) == 6
+    assert picture_size(files[0]) == (7, 9)
+
+
+def test_equal_seeds_give_equal_samples(images, tmp_path, capsys):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        succeeds(capsys, "sample", images / "run", "--n", 5, "--seed", seed, "--out", tmp_path / f"{name}.npz")
+    a, b, c = (np.load(tmp_path / f"{name}.npz")["x"] for name in "abc")
+    assert (a == b).all()
+    assert (a != c).any()
+
+
+def test_reconstructions_codes_and_walks(images, tmp_path, capsys):
+    run, source = images / "run", images / "x.npz"
+    assert picture_size(succeeds(capsys, "reconstruct", run).strip())[0] > 7
+    succeeds(capsys, "reconstruct", run, "--data", source, "--out", tmp_path / "again.npz")
+    assert np.load(tmp_path / "again.npz")["x"].shape[1:] == (9, 7)
+    succeeds(capsys, "encode", run, "--data", source, "--out", tmp_path / "z.npz")
+    codes = np.load(tmp_path / "z.npz")
+    assert codes["z"].shape == (80, 2)
+    assert list(codes["label"]) == ["up", "down"] * 40
+    succeeds(capsys, "encode", run, "--data", source, "--out", tmp_path / "z.csv")
+    written = pd.read_csv(tmp_path / "z.csv")
+    np.testing.assert_allclose(written[["z0", "z1"]].to_numpy(), codes["z"], atol=1e-6)
+    assert list(written["label"]) == list(codes["label"])
+    succeeds(capsys, "interpolate", run, "--rows", 2, "--steps", 5, "--out", tmp_path / "walks.npz")
+    assert np.load(tmp_path / "walks.npz")["x"].shape == (10, 9, 7)
+
+
+def test_a_walk_begins_and_ends_at_reconstructions(images, tmp_path, capsys):
+    run, source = images / "run", images / "x.npz"
+    succeeds(capsys, "interpolate", run, "--data", source, "--rows", 1, "--steps", 3, "--out", tmp_path / "walk.npz")
+    walk = np.load(tmp_path / "walk.npz")["x"].astype(int)
+    succeeds(capsys, "encode", run, "--data", source, "--out", tmp_path / "z.npy")
+    import torch
+
+    import pofx
+
+    model = pofx.load(run)
+    z = torch.from_numpy(np.load(tmp_path / "z.npy"))[:2]
+    ends = model.decode(z).numpy()[:, 0] * 255
+    np.testing.assert_allclose(walk[[0, 2]], ends, atol=1)
+    np.testing.assert_allclose(walk[1], model.decode(z.mean(0, keepdim=True)).numpy()[0, 0] * 255, atol=1)
+
+
+def test_every_figure_of_a_model_that_has_all(images, tmp_path, capsys):
+    for figure in discovery.names("figures"):
+        path = tmp_path / f"{figure}.png"
+        assert succeeds(capsys, "plot", images / "run", figure, "--out", path).strip() == str(path)
+        with Image.open(path) as picture:
+            assert np.asarray(picture.convert("L")).std() > 0, f"{figure} is empty"
+
+
+def test_evaluation_is_printed_kept_and_shown(images, tmp_path, capsys):
+    printed = succeeds(capsys, "evaluate", images / "run", "--json", tmp_path / "numbers.json")
+    kept = json.loads((tmp_path / "numbers.json").read_text())
+    assert kept == json.loads((images / "run" / "evaluation.json").read_text())
+    assert kept["rows"]
+    for row in kept["rows"]:
+        assert row["baselines"]
+        assert row["name"].split()[0] in printed
+    assert kept["rows"][0]["name"] in (images / "run" / "report.html").read_text()
+    assert json.loads(succeeds(capsys, "evaluate", images / "run", "--json", "-")) == kept
+
+
+def test_a_table_is_drawn_with_its_names_types_and_gaps(table, rows, tmp_path, capsys):
+    succeeds(capsys, "sample", table / "run", "--n", 200, "--out", tmp_path / "x.csv")
+    drawn = pd.read_csv(tmp_path / "x.csv")
+    assert list(drawn.columns) == list(rows.columns)
+    assert set(drawn["town"]) <= {"Bern", "Graz"}
+    assert (drawn["children"] == drawn["children"].round()).all()
+    assert drawn["children"].between(0, 4).all()
+    assert 0 < drawn["height"].isna().sum() < 200
+    again = pd.read_csv(succeeds(capsys, "sample", table / "run", "--n", 3).strip())
+    assert list(again.columns) == list(rows.columns)
+
+
+def test_texts_go_to_standard_output_and_continue_a_prompt(text, tmp_path, capsys):
+    printed = succeeds(capsys, "sample", text / "run", "--n", 2, "--prompt", "the cat", "--length", 5, "--temperature", 0.5)
+    first, second = printed.rstrip("\n").split("\n" + "-" * 40 + "\n")
+    assert all(len(sample) == len("the cat") + 5 and sample.startswith("the cat") for sample in (first, second))
+    succeeds(capsys, "sample", text / "run", "--n", 3, "--out", tmp_path / "x.jsonl")
+    assert len((tmp_path / "x.jsonl").read_text().splitlines()) == 3
+    rows = json.loads(succeeds(capsys, "evaluate", text / "run", "--json", "-"))["rows"]
+    assert set(rows[0]["baselines"]) == {"unigram", "bigram"}
+
+
+def test_what_a_model_cannot_do_names_the_capability_and_who_can(text, images, capsys):
+    sentence = refused(capsys, "reconstruct", text / "run")
+    assert "Encodes" in sentence
+    assert "vae" in sentence
+    assert "--prompt" in refused(capsys, "sample", images / "run", "--prompt", "x")
+    assert "did you mean up" in refused(capsys, "sample", images / "run", "--label", "upp")
+    for verb in ("sample", "reconstruct"):
+        assert "--n" in refused(capsys, verb, images / "run", "--n", 0)
+
+
+def test_lists(capsys, images):
+    everything = succeeds(capsys, "list")
+    for what in ("models", "data", "figures", "metrics"):
+        lines = succeeds(capsys, "list", what).splitlines()
+        assert all(len(line.split(maxsplit=1)) == 2 for line in lines)
+        assert all(line in everything for line in lines)
+    assert "vae" in succeeds(capsys, "list", "runs", images)
