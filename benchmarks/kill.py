@@ -22,7 +22,7 @@ from pofx import checkpoint, data, discovery
 from pofx.core import Budget, Loss, Model
 
 STATE = ("weights.safetensors", "ema.safetensors", "training.safetensors")
-ROUNDS = 8
+ROUNDS = 12
 
 
 def _die() -> None:
@@ -106,7 +106,7 @@ def arguments(name: str, folder: pathlib.Path, run: pathlib.Path, *, accumulate:
     """A training of a few rounds that saves often."""
     path, flags = data_for(name, folder)
     return [
-        "train", name, "--data", str(path), "--run", str(run), "--steps", str(ROUNDS), "--checkpoint-every", "3",
+        "train", name, "--data", str(path), "--run", str(run), "--steps", str(ROUNDS), "--checkpoint-every", "5",
         "--accumulate", str(accumulate), "--quiet", *flags,
     ]  # fmt: skip
 

@@ -36,8 +36,8 @@ def points(players: list[tuple[str, int]], kills: int, dice: random.Random) -> l
         elif number % 3 == 1:
             chosen.append((f"loss:{player}:{1 if number == 1 else dice.randint(calls // 2 + 1, calls)}", 1))
         else:
-            # Odd calls are the first halves: the gradient of a half is there, the other is not.
-            chosen.append((f"loss:{player}:{dice.randrange(calls + 1, 2 * calls, 2)}", 2))
+            # Even calls are the second halves: the gradient of the first half is there, that of the second is not.
+            chosen.append((f"loss:{player}:{dice.randrange(calls + 2, 2 * calls + 1, 2)}", 2))
     return chosen
 
 

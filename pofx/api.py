@@ -31,9 +31,10 @@ def check_supported(cls: type[Model], name: str, spec: DataSpec) -> None:
 
 
 def recipe(cls: type[Model], name: str, spec: DataSpec, budget: Budget | None) -> Recipe:
-    """The model's defaults for this data, after checking that it can model it."""
+    """The model's defaults for this data, after checking that it can model it; few examples make a small batch."""
     check_supported(cls, name, spec)
-    return cls.recipe(spec, budget)
+    chosen = cls.recipe(spec, budget)
+    return dataclasses.replace(chosen, batch_size=max(1, min(chosen.batch_size, spec.size)))
 
 
 def complete(settings: Settings, chosen: Recipe) -> Settings:

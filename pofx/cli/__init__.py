@@ -32,16 +32,32 @@ def _help() -> str:
     )
 
 
+_WORDINGS = (
+    (r"invalid choice '(.*?)' for argument '(\S+)'\. Expected one of \((.*?),?\)", r"\2 cannot be '\1': choose one of \3"),
+    (r"Missing value for argument '(\S+)'.*", r"\1 needs a value"),
+    (r"Error parsing (\S+): .*?\bINT\b.*?from \[(.*?)\].*", r"\1 takes a whole number, not \2"),
+    (r"Error parsing (\S+): .*?\bFLOAT\b.*?from \[(.*?)\].*", r"\1 takes a number, not \2"),
+    (r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)", r"\1 takes a whole number, not \2"),
+    (r"Error parsing (\S+): could not convert string to float: (.*)", r"\1 takes a number, not \2"),
+    (r"Error parsing (\S+): Could not find valid parse for arguments: \[(.*)\]", r"\1 cannot be \2"),
+    (r"Unrecognized options: (.*)", r"\1 is neither a flag nor a value of one"),
+    (r"Missing from (pofx \S+): \S+ ([^.:]*).*", r"\1 needs an argument: \2"),
+)
+"""What the parser says, and what a person is told instead."""
+
+
 def _plain(text: str) -> str:
     """An error box of the parser as one sentence."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)
     lines = [re.sub(r"[╭╮╰╯│─━+|]+|-{4,}", " ", line).strip() for line in text.splitlines()]
-    sentence = " ".join(line for line in lines if line)
-    sentence = re.sub(r"^(Value error|Parsing error|Missing value|Required options|Unrecognized options)\s+", "", sentence)
-    # Our own configs word their errors; the parser's prefix names only the group.
-    sentence = re.sub(r"^Error parsing (?:\w+|[\w.]+ \w+): ", "", sentence)
+    sentence = " ".join(" ".join(line for line in lines if line).split())
     sentence = re.split(r"\s+(?:For full helptext|Perhaps you meant|Similar arguments|Argument helptext)", sentence)[0]
-    return " ".join(sentence.split()).strip(" .") or "the arguments cannot be read"
+    for pattern, wording in _WORDINGS:
+        if match := re.search(pattern, sentence):
+            return match.expand(wording).replace("True', 'False", "true', 'false").strip(" .")
+    # Our own configs word their errors; the parser's prefix names only the group.
+    sentence = re.sub(r"^(?:Value error|Parsing error)\s+", "", sentence)
+    return re.sub(r"^Error parsing (?:\w+|[\w.]+ \w+): ", "", sentence).strip(" .") or "the arguments cannot be read"
 
 
 def _flags(cls: type, prefix: str = "") -> list[str]:
