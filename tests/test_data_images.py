@@ -143,6 +143,14 @@ def test_folders_without_usable_images(tmp_path):
     assert "no image" in refuse(tmp_path, Options(on_error="skip"))
 
 
+def test_a_run_is_not_taken_for_its_pictures(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "run.json").write_text("{}")
+    Image.new("L", (8, 8)).save(tmp_path / "drawn.png")
+    with pytest.raises(UsageError, match="not data"):
+        data.load(tmp_path)
+
+
 def test_links_in_a_circle_end(tmp_path):
     save_images(tmp_path / "set" / "a", PIXELS[:3])
     save_images(tmp_path / "set" / "b", PIXELS[:2])

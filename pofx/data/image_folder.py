@@ -41,6 +41,8 @@ def load(request: Request) -> Dataset:
     brought), and an image that cannot be read (unless `--data.on-error skip`).
     """
     root, options = request.file, request.options
+    if (root / "run.json").is_file() and (root / "checkpoints").is_dir():
+        raise UsageError(f"{root} is a run that `pofx train` made, not data: give the data that it was trained on, or others")
     names = _files(root)
     if not names:
         state = "is empty" if not any(root.iterdir()) else f"holds no images ({', '.join(ENDINGS)})"
