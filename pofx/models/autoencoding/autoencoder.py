@@ -21,6 +21,8 @@ from pofx.nn.conv import ConvDecoder, ConvEncoder, PoolingEncoder, UpsamplingDec
 from pofx.nn.mlp import MLP
 from pofx.nn.observation import Observation
 
+LARGE = 2**15
+"""Numbers in an image from which on a dense layer on its pixels would have more weights than it can learn."""
 FULL = 256
 """Codes up to this length have a full covariance, longer ones a diagonal."""
 
@@ -91,13 +93,16 @@ class Autoencoder(Model, Samples, Encodes, Decodes):
 
     @classmethod
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
-        """A dense autoencoder, as wide as the data ask for; some thousands of moves."""
+        """A dense autoencoder, as wide as the data ask for, or convolutions for large images; some thousands of moves."""
         decay = {"decay": "cosine", "final": 0.01, "warmup": 0.02}
         if spec.kind != "images":
             config = cls.Config(
                 latent_dim=max(1, min(16, (math.prod(spec.shape) + 1) // 2)), hidden=(256, 256), optimizer=Optimizer(lr=1e-3, **decay)
             )
             return Recipe(config=config, batch_size=256, budget=budget or Budget(epochs=40))
+        if math.prod(spec.shape) > LARGE:
+            config = cls.Config(latent_dim=64, architecture="conv", optimizer=Optimizer(lr=1e-3, **decay))
+            return Recipe(config=config, batch_size=32, budget=budget or Budget(steps=3000), ema=0.998)
         if 0 < spec.size < 5000:
             # Few images are soon learned by heart: some dropout, and the best validation score decides. Large ones
             # cost so much more that a third of the moves must do.

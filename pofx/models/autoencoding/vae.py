@@ -26,6 +26,8 @@ from pofx.nn.observation import Observation
 
 BLOCK = 64
 """Importance samples that are drawn and weighed together; their noise does not depend on how many more follow."""
+LARGE = 2**15
+"""Numbers in an image from which on a dense layer on its pixels would have more weights than it can learn."""
 ELEMENTS = 2**24
 """Decoded numbers held in memory at once while importance samples are weighed."""
 
@@ -94,13 +96,16 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
 
     @classmethod
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
-        """Dense networks as wide as the data ask for, with the likelihood that the data have."""
+        """Networks as wide as the data ask for, with the likelihood that the data have; convolutions for large images."""
         natural = Observation.natural(spec)
         optimizer = Optimizer(lr=2e-3, warmup=0.02, decay="cosine", final=0.02)
         if spec.kind != "images":
             latent_dim = max(2, min(16, math.prod(spec.shape) // 2))
             config = cls.Config(latent_dim=latent_dim, hidden=(256, 256), likelihood=natural, optimizer=optimizer)
             return Recipe(config=config, batch_size=256, budget=budget or Budget(epochs=60))
+        if math.prod(spec.shape) > LARGE:
+            config = cls.Config(latent_dim=64, architecture="conv", likelihood=natural, optimizer=dataclasses.replace(optimizer, lr=1e-3))
+            return Recipe(config=config, batch_size=32, budget=budget or Budget(steps=3000), ema=0.998)
         if 0 < spec.size < 5000:
             # Few images are soon learned by heart: some dropout, and the best validation score decides. Large ones
             # cost so much more that a third of the moves must do.
