@@ -26,7 +26,7 @@ def check_supported(cls: type[Model], name: str, spec: DataSpec) -> None:
     if spec.kind in cls.kinds:
         return
     able = [other for other in discovery.names("models") if spec.kind in discovery.model(other).kinds]
-    others = f"for {spec.kind} there are {', '.join(able)}" if able else f"no model takes {spec.kind} yet"
+    others = f"models of {spec.kind}: {', '.join(able)}" if able else f"no model takes {spec.kind} yet"
     raise UsageError(f"{name} models {' and '.join(sorted(cls.kinds))}, not {spec.kind}; {others}")
 
 
@@ -189,6 +189,8 @@ def start(
     trainer.display.say(f"{made.path}: {name} with {made.info['parameters']:,} parameters on {dataset.source} ({describe(dataset)})")
     for note in dataset.notes:
         trainer.display.say(note)
+    if dict(dataset.options).get("label") is not None and not getattr(config, "conditional", False):
+        trainer.display.say("the label is not modelled: P(x) is learned, not P(x|label)")
     with made.lock():
         # The first thing written, so that a folder without it is nobody's run.
         made.update(status="training")

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pofx import discovery, figures
+from pofx.core import UsageError
 from pofx.data.files import whole
 from pofx.evaluate import Report, number
 from pofx.run import Run
@@ -100,6 +101,8 @@ def _pictures(run: Run) -> list[str]:
             module.draw(model, dataset, run=run, seed=0).savefig(picture, dpi=figures.DPI, format="png")
             encoded = base64.b64encode(picture.getvalue()).decode()
             shown = f'<img alt="{html.escape(name)}" src="data:image/png;base64,{encoded}">'
+        except UsageError:
+            continue  # a picture that these data do not have
         except Exception as error:  # the page is worth having without one picture, and says which one and why
             shown = f'<p class="failed">This figure could not be drawn: {html.escape(str(error) or type(error).__name__)}</p>'
         summary = discovery.summary("figures", name)

@@ -85,6 +85,10 @@ class Trainer:
         self.display = Display(quiet=quiet or self.rank > 0)
         self._tensorboard = self._open_tensorboard()
 
+        if settings.patience is not None and (self.average.validation is None or not dataset.validation):
+            what = "model has no validation score" if self.average.validation is None else "data have no validation part"
+            raise UsageError(f"--patience waits for a better validation score, and this {what}: leave it out")
+
         self.parameters = [[parameter for _, parameter in player.parameters()] for player in self.players]
         self.optimizers = [optim.build(player) for player in self.players]
         self.streams = [

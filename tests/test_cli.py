@@ -179,6 +179,31 @@ def test_a_larger_budget_continues(tmp_path, data):
     assert checkpoint.steps(tmp_path / "run" / "checkpoints")[-1] == 5
 
 
+def test_a_budget_of_another_kind_takes_the_place_of_the_stored_one(tmp_path, data):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(["train", "vae", "--data", data, "--run", str(first), "--model.hidden", "16", *TINY]) == 0
+    assert main(["train", "--run", str(first), "--resume", "--epochs", "1", "--quiet"]) == 0
+    assert Run.read(first).info["last"] > 2
+    assert Run.read(first).info["training"]["steps"] is None
+    assert main(["train", "--config", str(first / "run.json"), "--steps", "1", "--run", str(second), "--quiet"]) == 0
+    assert Run.read(second).info["last"] == 1
+    assert Run.read(second).info["config"]["hidden"] == [16]
+
+
+def test_patience_without_a_score_and_a_config_that_is_not_there(capsys, data, tmp_path):
+    assert "--patience" in refused(capsys, "train", "gan", "--data", data, "--patience", "2", *TINY)
+    assert "nope.json" in refused(capsys, "train", "--config", "nope.json")
+    assert "lr must be more than 0" in refused(capsys, "train", "vae", "--data", data, "--model.optimizer.lr", "0")
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
+
+
+def test_a_bare_switch_of_the_model(tmp_path, data):
+    run = tmp_path / "run"
+    assert main(["train", "vae", "--model.norm", "--data.flip", "--data", data, "--run", str(run), *TINY]) == 0
+    assert Run.read(run).info["config"]["norm"] is True
+    assert Run.read(run).info["data"]["options"]["flip"] is True
+
+
 def test_runs_are_numbered(tmp_path, data):
     for _ in range(2):
         assert main(["train", "vae", "--data", data, *TINY]) == 0

@@ -89,6 +89,33 @@ def test_samples_of_images_in_every_form(images, tmp_path, capsys):
     assert picture_size(files[0]) == (7, 9)
 
 
+def test_drawn_labels_are_written_beside_the_samples(images, tmp_path, capsys):
+    succeeds(capsys, "sample", images / "run", "--n", 40, "--out", tmp_path / "x.npz")
+    drawn = np.load(tmp_path / "x.npz")
+    assert set(drawn["label"]) == {"up", "down"}
+    succeeds(capsys, "sample", images / "run", "--n", 40, "--out", f"{tmp_path / 'folder'}/")
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["down", "up"]
+
+
+@pytest.mark.parametrize("n", [1, 5, 10, 64])
+def test_a_picture_of_reconstructions_has_each_result_below_its_input(images, tmp_path, capsys, n):
+    run, source, path = images / "run", images / "x.npz", tmp_path / "pairs.png"
+    succeeds(capsys, "reconstruct", run, "--data", source, "--n", n, "--out", path)
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture)
+    factor = -(-64 // 9)
+    height, width = 9 * factor + 1, 7 * factor + 1
+    columns = (pixels.shape[1] + 1) // width
+    inputs = np.load(source)["x"]
+    succeeds(capsys, "reconstruct", run, "--data", source, "--n", n, "--out", tmp_path / "again.npz")
+    results = np.load(tmp_path / "again.npz")["x"]
+    for i in range(n):
+        top, left = 2 * (i // columns) * height, i % columns * width
+        for below, image in ((0, inputs[i]), (height, results[i])):
+            tile = pixels[top + below : top + below + 9 * factor : factor, left : left + 7 * factor : factor]
+            np.testing.assert_allclose(tile.astype(int), image.astype(int), atol=1)
+
+
 def test_equal_seeds_give_equal_samples(images, tmp_path, capsys):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         succeeds(capsys, "sample", images / "run", "--n", 5, "--seed", seed, "--out", tmp_path / f"{name}.npz")

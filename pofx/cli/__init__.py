@@ -57,11 +57,11 @@ def _plain(text: str) -> str:
             return match.expand(wording).replace("True', 'False", "true', 'false").strip(" .")
     # Our own configs word their errors; the parser's prefix names only the group.
     sentence = re.sub(r"^(?:Value error|Parsing error)\s+", "", sentence)
-    return re.sub(r"^Error parsing (?:\w+|[\w.]+ \w+): ", "", sentence).strip(" .") or "the arguments cannot be read"
+    return re.sub(r"^Error parsing [\w.]+(?: \w+)?: ", "", sentence).strip(" .") or "the arguments cannot be read"
 
 
-def _flags(cls: type, prefix: str = "") -> list[str]:
-    """Every flag of a nested dataclass."""
+def _flags(cls: type, prefix: str = "--") -> list[tuple[str, Any]]:
+    """Every flag of a nested dataclass, with its type."""
     import typing
 
     found = []
@@ -70,15 +70,13 @@ def _flags(cls: type, prefix: str = "") -> list[str]:
         if dataclasses.is_dataclass(hint):
             found += _flags(hint, f"{flag}.")  # type: ignore[arg-type]
         else:
-            found.append(f"--{flag}")
+            found.append((flag, hint))
     return found
 
 
 def booleans(cls: type, arguments: Sequence[str]) -> list[str]:
     """The arguments with a bare flag of a true-or-false field as `--flag True`, and true and false in any case."""
-    import typing
-
-    flags = {"--" + name.replace("_", "-") for name, hint in typing.get_type_hints(cls).items() if hint is bool}
+    flags = {flag for flag, hint in _flags(cls) if hint is bool}
     given = []
     for i, argument in enumerate(arguments):
         value = arguments[i + 1].lower() if i + 1 < len(arguments) else ""
@@ -102,7 +100,7 @@ def parse(cls: type[T], arguments: Sequence[str], *, verb: str, default: T | Non
         return f"--source{equals}{value}" if head == "--data" else argument
 
     arguments = [name(argument) for argument in booleans(cls, arguments)]
-    known = [*_flags(cls), "--help"]
+    known = [*(flag for flag, _ in _flags(cls)), "--help"]
     for argument in arguments:
         flag = argument.partition("=")[0].replace("_", "-")
         if re.match(r"--[a-z]", flag) and flag not in known:

@@ -31,8 +31,7 @@ def run(options: Options) -> None:
 
     from pofx import data, discovery, examples
     from pofx.core import Decodes, Encodes, UsageError
-    from pofx.data.files import whole
-    from pofx.data.images import grid
+    from pofx.data.images import write_grid
     from pofx.run import Run
 
     for flag in ("rows", "steps"):
@@ -59,11 +58,7 @@ def run(options: Options) -> None:
     default = found.path / "samples" / f"{found.step}-interpolations{'.png' if images else '.npz'}"
     path = default if options.out is None else pathlib.Path(options.out)
     if images and path.suffix == ".png":
-        from PIL import Image
-
-        picture = grid(x, options.steps)
-        with whole(path) as temporary:
-            Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(temporary, format="PNG")
+        write_grid(x, path, options.steps)
     else:
         found.codec.write(x, path)
     print(path)

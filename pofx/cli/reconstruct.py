@@ -27,6 +27,7 @@ def run(options: Options) -> None:
 
     from pofx import data, discovery, examples
     from pofx.core import Decodes, Encodes, UsageError
+    from pofx.data.images import write_grid
     from pofx.figures.reconstructions import pairs
     from pofx.run import Run
 
@@ -45,8 +46,8 @@ def run(options: Options) -> None:
     result = torch.cat([examples.reconstruct(model, part) for part in examples.parts(batch)])
     if grid:
         # As many columns as the square picture of all has.
-        columns = max(1, round((2 * len(result)) ** 0.5))
-        found.codec.write(pairs(batch.x, result, columns), path)
+        columns = min(len(result), max(1, round((2 * len(result)) ** 0.5)))
+        write_grid(pairs(batch.x, result, columns), path, columns)
     else:
         found.codec.write(result, path, batch.label)
     print(path)

@@ -54,7 +54,7 @@ def run(options: Options) -> None:
     found = Run.open(options.run)
     model, codec = found.model(), found.codec
     discovery.require(model, Samples, what="pofx sample")
-    label = _label(model, options.label, options.n)
+    label = _label(model, options.label, options.n, options.seed)
     x = examples.draw(model, options.n, seed=options.seed, label=label, **_knobs(model, codec, options))
     if options.out is None and model.spec.kind == "tokens":
         print(("\n" + "-" * 40 + "\n").join(str(text) for text in codec.show(x)))
@@ -66,17 +66,21 @@ def run(options: Options) -> None:
     print(path)
 
 
-def _label(model: "Model", name: str | None, n: int) -> "Tensor | None":
+def _label(model: "Model", name: str | None, n: int, seed: int) -> "Tensor | None":
     import torch
 
     from pofx import discovery
-    from pofx.core import Classes, UsageError
+    from pofx.core import Classes, Noise, UsageError
+    from pofx.nn import labels
 
-    if name is None:
-        return None
     meaning = model.spec.label
-    if not getattr(model.config, "conditional", False):
-        raise UsageError("this model was trained without labels: leave --label out, or train with --model.conditional true")
+    conditional = getattr(model.config, "conditional", None)
+    if name is None:
+        # Drawn here and not in the model, so that they can be written beside the samples.
+        return labels.draw(model.label_counts, Noise(seed, n)) if conditional else None
+    if not conditional:
+        instead = ", or train with --model.conditional true" if conditional is not None else ""
+        raise UsageError(f"this model was trained without labels: leave --label out{instead}")
     if not isinstance(meaning, Classes):
         raise UsageError("--label names a class, and the labels of this model are no classes: leave it out")
     if name not in meaning.names:

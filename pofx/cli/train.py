@@ -12,6 +12,8 @@ from pofx.core import Config, Model, UsageError
 from pofx.run import Run
 from pofx.settings import Settings
 
+BUDGETS = ("steps", "epochs", "minutes")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(Settings):
@@ -78,7 +80,7 @@ def main(arguments: list[str]) -> int:
             return 0
         raise UsageError(f"name a model: pofx train MODEL, where MODEL is one of {', '.join(discovery.names('models'))}")
     cls = discovery.model(name)
-    base = Options.from_json(_stored(stored)) if stored else None
+    base = _without_budget(Options.from_json(_stored(stored)), flags) if stored else None
     model = cls.Config.from_json(stored["config"]) if stored and stored["model"] == name else None
     # First with stand-in defaults, so that a mistyped flag is told before data are read; then with the recipe's.
     options = _parse(cls, flags, model or _bare(cls), base)
@@ -86,13 +88,22 @@ def main(arguments: list[str]) -> int:
     settings = _settings(options)
     chosen = api.recipe(cls, name, dataset.spec, settings.budget)
     options = _parse(cls, flags, model or chosen.config, base)
-    api.start(cls, name, dataset, api.complete(settings, chosen), options.model, run=options.run, quiet=options.quiet)
+    run = api.start(cls, name, dataset, api.complete(settings, chosen), options.model, run=options.run, quiet=options.quiet)
+    print(run.path)
     return 0
+
+
+def _without_budget(options: Options, flags: list[str]) -> Options:
+    """The stored options; a budget among the flags takes the place of theirs, whatever its kind."""
+    given = any(_value(flags, f"--{budget}") is not None for budget in BUDGETS)
+    return dataclasses.replace(options, **dict.fromkeys(BUDGETS)) if given else options
 
 
 def _read_config(path: str | None) -> dict[str, Any] | None:
     if path is None:
         return None
+    if not pathlib.Path(path).exists():
+        raise UsageError(f"--config {path} does not exist: give the run.json of a run")
     return Run.read(pathlib.Path(path).parent if path.endswith(".json") else pathlib.Path(path)).info
 
 
@@ -119,9 +130,8 @@ def _resume(name: str | None, flags: list[str]) -> int:
     cls = discovery.model(run.info["model"])
     before = Options.from_json({**_stored(run.info), "run": path})
     config = cls.Config.from_json(run.info["config"])
-    options = _parse(cls, flags, config, before)
-    budgets = {"steps", "epochs", "minutes"}
-    given = {b: getattr(options, b) for b in budgets if _value(flags, f"--{b}") is not None}
+    options = _parse(cls, flags, config, _without_budget(before, flags))
+    given = {b: getattr(options, b) for b in BUDGETS if _value(flags, f"--{b}") is not None}
     for field in dataclasses.fields(Options):
         if field.name not in api.FREE | {"data", "run", "resume", "config", "quiet"}:
             _same(
@@ -133,8 +143,8 @@ def _resume(name: str | None, flags: list[str]) -> int:
     _same_config("--data", before.data, options.data, path)
     _same_config("--model", config, options.model, path)
     budget = api.Budget(**given) if given else None
-    free = {key: getattr(options, key) for key in api.FREE - budgets}
-    api.go_on(run, budget, cls=cls, quiet=options.quiet, **free)
+    free = {key: getattr(options, key) for key in api.FREE - set(BUDGETS)}
+    print(api.go_on(run, budget, cls=cls, quiet=options.quiet, **free).path)
     return 0
 
 

@@ -61,8 +61,7 @@ class ImageCodec(Codec):
         if path.suffix == ".npz":
             write_npz(path, self.show(x), label, self.label)
         elif path.suffix == ".png":
-            with whole(path) as temporary:
-                _save(grid(x), temporary)
+            write_grid(x, path)
         elif path.suffix == "" or path.is_dir():
             self._write_folder(x, path, label)
         else:
@@ -92,6 +91,12 @@ def write_npz(path: pathlib.Path, x: np.ndarray, label: Tensor | None, meaning: 
     labels = {} if label is None else {"label": restore(label, of) if of else label.cpu().numpy()}
     with whole(path) as temporary:
         np.savez_compressed(temporary, x=x, **labels)  # type: ignore[arg-type]
+
+
+def write_grid(x: Float[Tensor, "n channels height width"], path: pathlib.Path, columns: int | None = None) -> None:
+    """Writes images in [0, 1] as one .png picture with so many columns (see `grid`)."""
+    with whole(path) as temporary:
+        _save(grid(x, columns), temporary)
 
 
 def _save(image: np.ndarray, path: pathlib.Path) -> None:
