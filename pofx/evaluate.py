@@ -52,6 +52,17 @@ class Row:
     floor: float | None = None
     note: str = ""
 
+    @property
+    def value(self) -> str:
+        """The model's number with its standard error."""
+        return number(self.model) + (f" ± {self.error:.2g}" if self.error is not None else "")
+
+    @property
+    def remark(self) -> str:
+        """What must be known to read the row."""
+        floor = f"real against real: {number(self.floor)}" if self.floor is not None else ""
+        return "; ".join(filter(None, (f"{self.better} is better", self.note, floor)))
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
@@ -83,11 +94,8 @@ class Report:
             table.add_column(name, justify="right")
         table.add_column("note", overflow="fold")
         for row in self.rows:
-            value = number(row.model) + (f" ± {row.error:.2g}" if row.error is not None else "")
             trivial = "\n".join(f"{number(v)} {name}" for name, v in row.baselines.items())
-            floor = f"real against real: {number(row.floor)}" if row.floor is not None else ""
-            note = "; ".join(filter(None, (f"{row.better} is better", row.note, floor)))
-            table.add_row(f"{row.name}\n{row.unit}", value, trivial, f"{row.n:,}", note)
+            table.add_row(f"{row.name}\n{row.unit}", row.value, trivial, f"{row.n:,}", row.remark)
         return table
 
     def __str__(self) -> str:

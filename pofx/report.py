@@ -117,13 +117,9 @@ def _evaluation(run: Run) -> str:
     report = Report.from_json(json.loads(path.read_text(encoding="utf-8")))
     rows = []
     for row in report.rows:
-        value = number(row.model) + (f" ± {row.error:.2g}" if row.error is not None else "")
         theirs = "<br>".join(f"{number(trivial)} {html.escape(name)}" for name, trivial in row.baselines.items())
-        note = "; ".join(
-            filter(None, (f"{row.better} is better", row.note, f"real against real: {number(row.floor)}" if row.floor is not None else ""))
-        )
         measure = f'{html.escape(row.name)}<br><span class="soft">{html.escape(row.unit)}</span>'
-        cells = (measure, value, theirs, f"{row.n:,}", f'<span class="soft">{html.escape(note)}</span>')
+        cells = (measure, row.value, theirs, f"{row.n:,}", f'<span class="soft">{html.escape(row.remark)}</span>')
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th>{name}</th>" for name in ("measure", "model", "trivial baseline", "n", ""))
     where = f"On the {report.part} part of {report.data}" + (f", checkpoint at move {report.step:,}." if report.step is not None else ".")

@@ -59,11 +59,6 @@ def _value(arguments: list[str], flag: str) -> str | None:
     return None
 
 
-def _bare(cls: type[Model]) -> Config:
-    """Defaults that stand in until the data are known."""
-    return cls.Config()
-
-
 def main(arguments: list[str]) -> int:
     """Runs the verb."""
     name = arguments[0] if arguments and not arguments[0].startswith("-") else None
@@ -83,7 +78,7 @@ def main(arguments: list[str]) -> int:
     base = _without_budget(Options.from_json(_stored(stored)), flags) if stored else None
     model = cls.Config.from_json(stored["config"]) if stored and stored["model"] == name else None
     # First with stand-in defaults, so that a mistyped flag is told before data are read; then with the recipe's.
-    options = _parse(cls, flags, model or _bare(cls), base)
+    options = _parse(cls, flags, model or cls.Config(), base)
     dataset = sources.load(options.source, options.data, seed=options.seed)
     settings = _settings(options)
     chosen = api.recipe(cls, name, dataset.spec, settings.budget)

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from pofx.core import Network
 from pofx.nn.mlp import Activation, nonlinearity
 
+LARGE = 2**15
+"""Numbers in an image from which on a dense layer on its pixels would have more weights than it can learn."""
+
 
 def pyramid(height: int, width: int, *, smallest: int = 7) -> tuple[tuple[int, int], ...]:
     """Image sizes from (height, width) down, each half of the last rounded up, until no side exceeds `smallest`.

@@ -17,12 +17,10 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 
 from pofx import core
 from pofx.core import Batch, Budget, DataSpec, Decodes, Encodes, Loss, Model, Noise, Optimizer, Positive, Range, Recipe, Samples, UsageError
-from pofx.nn.conv import ConvDecoder, ConvEncoder, PoolingEncoder, UpsamplingDecoder, code_shape
+from pofx.nn.conv import LARGE, ConvDecoder, ConvEncoder, PoolingEncoder, UpsamplingDecoder, code_shape
 from pofx.nn.mlp import MLP
 from pofx.nn.observation import Observation
 
-LARGE = 2**15
-"""Numbers in an image from which on a dense layer on its pixels would have more weights than it can learn."""
 FULL = 256
 """Codes up to this length have a full covariance, longer ones a diagonal."""
 

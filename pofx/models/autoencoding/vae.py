@@ -20,14 +20,12 @@ from torch.distributions import Independent, Normal
 from pofx import core, losses
 from pofx.core import Batch, Budget, DataSpec, Decodes, Encodes, Loss, Model, Noise, Optimizer, Recipe, Samples, Scores, UsageError
 from pofx.nn import labels
-from pofx.nn.conv import ConvDecoder, ConvEncoder
+from pofx.nn.conv import LARGE, ConvDecoder, ConvEncoder
 from pofx.nn.mlp import MLP
 from pofx.nn.observation import Observation
 
 BLOCK = 64
 """Importance samples that are drawn and weighed together; their noise does not depend on how many more follow."""
-LARGE = 2**15
-"""Numbers in an image from which on a dense layer on its pixels would have more weights than it can learn."""
 ELEMENTS = 2**24
 """Decoded numbers held in memory at once while importance samples are weighed."""
 
