@@ -82,10 +82,13 @@ def prior_codes(model: Model, n: int, seed: int) -> Float[Tensor, "n latent"]:
         return cast(Decodes, model).prior().sample((n,)).cpu()
 
 
-def draw(model: Model, n: int, *, seed: int = 0, label: Tensor | None = None, **knobs: Any) -> Shaped[Tensor, "n ..."]:
+def draw(
+    model: Model, n: int, *, seed: int = 0, first: int = 0, label: Tensor | None = None, **knobs: Any
+) -> Shaped[Tensor, "n ..."]:
     """n new examples on the CPU, drawn in parts that equal the whole.
 
     Arguments:
+        first: number of the first one in the whole sample that these are a part of.
         label: (n,) classes of a conditional model.
         knobs: further arguments of the model's own `sample`.
     """
@@ -93,7 +96,7 @@ def draw(model: Model, n: int, *, seed: int = 0, label: Tensor | None = None, **
     with asking(model):
         for start in range(0, n, PART):
             count = min(PART, n - start)
-            noise = Noise(seed, count, first=start, device=model.device)
+            noise = Noise(seed, count, first=first + start, device=model.device)
             of = None if label is None else label[start : start + count].to(model.device)
             drawn.append(cast(Samples, model).sample(count, noise=noise, label=of, **knobs).cpu())
     return torch.cat(drawn)

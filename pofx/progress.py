@@ -1,11 +1,16 @@
-"""What a person sees while a model trains: a bar with rate, time left and the named losses, on standard error."""
+"""What a person sees during long work: a bar with rate, time left and the named losses, on standard error."""
 
 import sys
 import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from rich.console import Console
 from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+Item = TypeVar("Item")
 
 
 class Display:
@@ -69,3 +74,36 @@ class Display:
 def _clock(seconds: float) -> str:
     whole = int(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}" if whole >= 3600 else f"{whole // 60}:{whole % 60:02d}"
+
+
+class Steps:
+    """A bar for work that goes through named steps, each over items; nothing without a terminal."""
+
+    def __init__(self, total: int, *, quiet: bool = False) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console, transient=True,
+            disable=quiet or not console.is_terminal,
+        )  # fmt: skip
+        self._all = self._progress.add_task("", total=total)
+        self._now = self._progress.add_task("", total=None)
+
+    def __enter__(self) -> "Steps":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def step(self, name: str) -> None:
+        """The next step begins."""
+        started = self._progress.tasks[self._all].description != ""
+        self._progress.update(self._all, description=name, advance=1 if started else 0)
+        self._progress.reset(self._now, total=None, visible=False)
+
+    def track(self, items: Iterable[Item], total: int) -> Iterator[Item]:
+        """The items of the present step, with their own bar and the time that is left."""
+        self._progress.reset(self._now, total=total, visible=True)
+        for item in items:
+            yield item
+            self._progress.advance(self._now)

@@ -1,0 +1,18 @@
+"""Metrics: every module here is one, found by its file; it has `needs` (capabilities), `kinds` of data and `measure`.
+
+Their arithmetic is in pure functions on arrays, which anyone can import from here and check.
+"""
+
+from pofx.metrics.copying import authenticity, c_t
+from pofx.metrics.frechet import frechet_distance
+from pofx.metrics.kernel import kernel_distance, kernel_mmd
+from pofx.metrics.modes import mode_coverage
+from pofx.metrics.nearest import nearest_neighbour_accuracy
+from pofx.metrics.neighbourhoods import prdc
+from pofx.metrics.reconstruction import bits_per_code, ssim
+from pofx.metrics.two_sample import classifier_two_sample_test
+
+__all__ = [
+    "authenticity", "bits_per_code", "c_t", "classifier_two_sample_test", "frechet_distance", "kernel_distance", "kernel_mmd",
+    "mode_coverage", "nearest_neighbour_accuracy", "prdc", "ssim",
+]  # fmt: skip

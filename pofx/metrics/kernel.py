@@ -1,0 +1,186 @@
+"""Kernel distances between two sets of features: KID (cubic kernel) and the maximum mean discrepancy of Gaussian kernels."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from pofx import intervals
+from pofx.core import Samples, mix
+from pofx.findings import Draws, Row
+
+if TYPE_CHECKING:
+    from pofx.subject import Subject
+
+needs = (Samples,)
+kinds = frozenset({"images", "vectors", "sequences"})
+
+#: Widths of the Gaussian kernels, as multiples of the median distance between real examples.
+WIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)
+#: Rows of a kernel matrix that are held at once.
+BLOCK = 2048
+#: Examples that the median distance is taken over.
+MEDIAN = 2000
+
+#: k(x, y) for all rows of two sets: (n, m).
+Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def cubic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(x^T y / d + 1)^3, the kernel of KID."""
+    inner = x @ y.T
+    inner /= x.shape[1]
+    inner += 1
+    return inner * inner * inner
+
+
+def gaussians(real: np.ndarray) -> Kernel:
+    """The mean of Gaussian kernels whose widths are set by the real examples alone, so that models can be compared."""
+    some = real[:MEDIAN]
+    within = _squared(some, some)[np.triu_indices(len(some), 1)]
+    median = float(np.median(within)) or 1.0
+
+    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        distance = _squared(x, y)
+        # Each width is twice the one before: its kernel is the fourth root of the one before.
+        part = np.exp(-distance / (2 * WIDTHS[-1] ** 2 * median))
+        total = part.copy()
+        for _ in WIDTHS[1:]:
+            part **= 4
+            total += part
+        total /= len(WIDTHS)
+        return total
+
+    return kernel
+
+
+def _squared(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    distance = -2 * (x @ y.T)
+    distance += (x**2).sum(1)[:, None]
+    distance += (y**2).sum(1)[None]
+    return np.maximum(distance, 0, out=distance)
+
+
+class _Sums:
+    """Sums of a kernel over pairs of a pool's subsets, without the whole matrix in memory.
+
+    Arguments:
+        members: (pool, sets) indicators.
+    """
+
+    def __init__(self, kernel: Kernel, pool: np.ndarray, members: np.ndarray) -> None:
+        self.sizes = members.sum(0)
+        self.between = np.zeros((members.shape[1], members.shape[1]))
+        self.diagonal = np.zeros(members.shape[1])
+        for start in range(0, len(pool), BLOCK):
+            part = slice(start, start + BLOCK)
+            block = kernel(pool[part], pool)
+            self.between += members[part].T @ (block @ members)
+            self.diagonal += members[part].T @ block[np.arange(len(block)), np.arange(start, start + len(block))]
+
+    def mmd(self, a: int, b: int) -> float:
+        """The unbiased squared discrepancy of two sets."""
+        within = sum((self.between[i, i] - self.diagonal[i]) / (self.sizes[i] * (self.sizes[i] - 1)) for i in (a, b))
+        return float(within - 2 * self.between[a, b] / (self.sizes[a] * self.sizes[b]))
+
+
+def _mmd(kernel: Kernel, real: np.ndarray, fake: np.ndarray) -> float:
+    """E k(x, x') + E k(y, y') - 2 E k(x, y) over different pairs."""
+    pool = np.concatenate((real, fake))
+    members = np.zeros((len(pool), 2))
+    members[: len(real), 0] = members[len(real) :, 1] = 1
+    return _Sums(kernel, pool, members).mmd(0, 1)
+
+
+def _checked(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    x, y = (np.asarray(rows, dtype=np.float64) for rows in (real, fake))
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
+        raise ValueError(f"two sets of at least two rows of equally many features are needed, not {x.shape} and {y.shape}")
+    return x, y
+
+
+class KernelDistance(NamedTuple):
+    """value: mean over subsets. error: its standard error over the drawing of subsets from these data."""
+
+    value: float
+    error: float
+
+
+def kernel_distance(
+    real: Float[np.ndarray, "n features"],
+    fake: Float[np.ndarray, "m features"],
+    subsets: int = 100,
+    size: int = 1000,
+    seed: int = 0,
+) -> KernelDistance:
+    """Kernel (Inception) distance: the unbiased squared MMD under (x^T y / d + 1)^3, averaged over random subsets.
+
+    It may come out below 0. Subsets are no larger than the smaller set. The error is the spread over subsets divided by
+    the root of their number; it says nothing about other data (`measure` does).
+    Raises `ValueError` for fewer than two rows.
+
+    References:
+        Demystifying MMD GANs (Bińkowski, Sutherland, Arbel and Gretton, 2018), https://arxiv.org/abs/1801.01401
+    """
+    x, y = _checked(real, fake)
+    size = min(size, len(x), len(y))
+    random = np.random.default_rng(mix(seed, "kernel distance"))
+    values = []
+    for _ in range(subsets):
+        a = x[random.choice(len(x), size, replace=False)]
+        b = y[random.choice(len(y), size, replace=False)]
+        values.append(_mmd(cubic, a, b))
+    spread = float(np.std(values, ddof=1)) if subsets > 1 else float("nan")
+    return KernelDistance(float(np.mean(values)), spread / subsets**0.5)
+
+
+def kernel_mmd(real: Float[np.ndarray, "n features"], fake: Float[np.ndarray, "m features"]) -> float:
+    """E k(x, x') + E k(y, y') - 2 E k(x, y), k the mean of Gaussian kernels; 0 in expectation for equal distributions,
+    so that it may come out below 0. Unlike a Fréchet distance it sees more than means and covariances.
+
+    Raises `ValueError` for fewer than two rows.
+
+    References:
+        A Kernel Two-Sample Test (Gretton et al., 2012), https://jmlr.org/papers/v13/gretton12a.html
+    """
+    x, y = _checked(real, fake)
+    return _mmd(gaussians(x), x, y)
+
+
+def measure(subject: "Subject") -> Iterator[Row]:
+    """Both kernels over all pairs (the mean over all subsets), with their errors and floors from one pass over the pairs."""
+    parts = [subject.seen(which) for which in ("real", "drawn", "other", "gaussian")]
+    for name, kernel in (("kernel distance (KID)", cubic), ("kernel MMD²", gaussians(parts[0]))):
+        value, floor, error, draws, trivial = spread(kernel, *parts)
+        yield Row(
+            about="samples", name=name, unit="unbiased, 0 for equal distributions", model=value, error=error, draws=draws,
+            n=len(parts[1]), baselines={"gaussian": trivial}, floor=floor, features=subject.features.name,
+        )  # fmt: skip
+
+
+def spread(
+    kernel: Kernel, real: np.ndarray, fake: np.ndarray, other: np.ndarray, trivial: np.ndarray
+) -> tuple[float, float, float, Draws, float]:
+    """Value, floor, standard error, draws, and the value of the trivial samples, as `intervals.distance` gives them."""
+    pool = np.concatenate((real, fake, other, trivial))
+    starts = np.cumsum([0, len(real), len(fake), len(other)])
+    columns: list[np.ndarray] = []
+
+    def add(rows: np.ndarray) -> int:
+        indicator = np.zeros(len(pool))
+        indicator[rows] = 1
+        columns.append(indicator)
+        return len(columns) - 1
+
+    whole = [add(start + np.arange(length)) for start, length in zip(starts, map(len, (real, fake, other, trivial)), strict=True)]
+    halves = [(add(i), add(starts[1] + j)) for i, j in intervals.halves(len(real), len(fake), intervals.MANY_ROUNDS)]
+    # Real and other examples in one row of places.
+    places = np.concatenate((np.arange(len(real)), starts[2] + np.arange(len(other))))
+    shuffles = [(add(places[i]), add(places[j])) for i, j in intervals.shuffles(len(real), len(other), intervals.MANY_ROUNDS)]
+    sums = _Sums(kernel, pool, np.stack(columns, 1))
+    subsets, shuffled = (np.array([sums.mmd(*pair) for pair in pairs]) for pairs in (halves, shuffles))
+    return (
+        sums.mmd(whole[0], whole[1]), float(shuffled.mean()), intervals.combine(subsets, shuffled),
+        Draws("subsets", subsets), sums.mmd(whole[0], whole[3]),
+    )  # fmt: skip

@@ -1,0 +1,97 @@
+"""Negative log-likelihood of held-out examples, exact or a bound, beside counting baselines; and its noise floor where known."""
+
+import dataclasses
+import inspect
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from pofx import baselines, examples
+from pofx.core import Scores
+from pofx.data import toys
+from pofx.findings import Draws, Row, mean
+
+if TYPE_CHECKING:
+    from pofx.subject import Subject
+
+needs = (Scores,)
+kinds = frozenset({"images", "tokens", "vectors", "sequences"})
+
+#: Examples of a bound without `full`, and its importance samples with `full`.
+SOME, SAMPLES = 1000, 5000
+#: Grey levels in use at which a table of frequencies has an advantage that a reader must know of.
+FEW_LEVELS, LOOKED_AT = 64, 10_000
+
+
+def measure(subject: "Subject") -> Iterator[Row]:
+    """Bits per dimension or nats per token first, then nats per example; densities in units of the source."""
+    model = cast(Scores, subject.model)
+    first = model.log_prob(examples.first(subject.held, 1, subject.model.window).x.to(subject.model.device))
+    bound = first.kind != "exact"
+    # A bound rises with its importance samples: the number that papers quote takes 5,000.
+    knobs: dict[str, Any] = {}
+    if bound and subject.full and "samples" in inspect.signature(model.log_prob).parameters:
+        knobs["samples"] = SAMPLES
+    samples = knobs.get("samples", first.samples)
+    trivial = baselines.fit(first.space, subject.model.spec, subject.train.train)
+    codec, density = subject.train.codec, first.space == "density"
+    truth = toys.log_density(subject.train.source) if density else None
+    nats: list[Tensor] = []
+    lengths: list[Tensor] = []
+    theirs: dict[str, list[Tensor]] = {name: [] for name in trivial}
+    floors: list[Tensor] = []
+    for batch in subject.batches(SOME if bound and not subject.full else None):
+        # Without labels: log p(x), which the baselines give too.
+        nats.append(-model.log_prob(batch.x, **knobs).nats.cpu().to(torch.float64))
+        lengths.append(torch.full((len(batch.x),), math.prod(batch.x.shape[1:]), dtype=torch.float64))
+        for name, score in trivial.items():
+            theirs[name].append(-score(batch.x))
+        if truth is not None:
+            floors.append(-torch.from_numpy(truth(codec.show(batch.x))))
+    mine, length = torch.cat(nats), torch.cat(lengths)
+    shift = codec.log_jacobian() if density else 0.0
+    mine, others = mine - shift, {name: torch.cat(parts) - shift for name, parts in theirs.items()}
+    notes = [f"upper bound, {samples:,} importance samples" if bound and samples else "upper bound" if bound else "exact", first.space]
+    if density:
+        notes[-1] += " in units of the source"
+    if first.space == "8-bit" and (used := len(subject.train.train.x[:LOOKED_AT].unique())) <= FEW_LEVELS:
+        notes.append(f"only {used} of the 256 grey levels occur: a histogram spends nothing on the others, a smooth likelihood must")
+    if truth is not None:
+        notes.append("real: the true density")
+    value, error, draws = mean(mine.numpy())
+    row = Row(
+        about="likelihood",
+        name="negative log-likelihood",
+        unit="nats per window" if first.space == "tokens" else "nats per example",
+        model=value,
+        error=error,
+        draws=draws,
+        baselines={name: float(values.mean()) for name, values in others.items()},
+        n=len(mine),
+        floor=float(torch.cat(floors).mean()) if floors else None,
+        # Windows of other lengths give their first tokens other shares.
+        space=f"{first.space}, windows of {subject.model.window}" if first.space == "tokens" else first.space,
+        note="; ".join(notes),
+    )
+    if first.space not in ("tokens", "8-bit"):
+        yield row
+        return
+    unit = 1.0 if first.space == "tokens" else math.log(2)
+    total = float(length.sum()) * unit
+    ratio = float(mine.sum()) / total
+    # A ratio of sums: windows differ in length.
+    residual = Draws("examples", (ratio + (mine - ratio * unit * length) * len(mine) / total).numpy())
+    yield dataclasses.replace(
+        row,
+        unit="nats per token" if first.space == "tokens" else "bits per dimension",
+        model=ratio,
+        error=residual.error() if len(mine) > 1 else None,
+        draws=residual,
+        baselines={name: float(values.sum()) / total for name, values in others.items()},
+        n=int(length.sum()) if first.space == "tokens" else len(mine),
+        space=first.space,
+    )
+    yield row

@@ -1,0 +1,171 @@
+"""What the metrics of one evaluation share: the model, the data, samples drawn once, features computed once."""
+
+import functools
+import math
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, Shaped
+from torch import Tensor
+
+from pofx import examples
+from pofx import features as extractors
+from pofx.baselines import NGram
+from pofx.core import Batch, Classes, Model
+from pofx.data.dataset import Dataset, Split
+from pofx.progress import Steps
+
+#: Samples that are drawn, and examples that expensive numbers are measured on; with `full`.
+SOME, MANY = 2000, 10_000
+#: Texts that are drawn; with `full`.
+FEW_TEXTS, MANY_TEXTS = 64, 512
+#: Numbers that a Gaussian baseline of samples may have.
+ELEMENTS = 1 << 16
+
+Item = TypeVar("Item")
+Which = Literal["drawn", "real", "other", "training", "gaussian"]
+
+
+class Subject:
+    """A model on trial.
+
+    Arguments:
+        model: in evaluation mode.
+        train: the data set that the model was trained on; baselines and features are fitted to its training part.
+        dataset: what it is measured on. held, part: the part of it that training did not see, and its name.
+        full: more samples, and bounds over the whole part.
+        wanted: features to compare samples in, as `features.choose` takes them.
+        info: run.json of the run, where there is one.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        train: Dataset,
+        dataset: Dataset,
+        held: Split,
+        part: str,
+        *,
+        full: bool = False,
+        wanted: str = "auto",
+        info: dict[str, Any] | None = None,
+        steps: Steps | None = None,
+    ) -> None:
+        self.model, self.train, self.dataset, self.held, self.part = model, train, dataset, held, part
+        self.full, self.wanted, self.info = full, wanted, info or {}
+        self._steps = steps
+        self._seen: dict[tuple[Which, str], np.ndarray] = {}
+        self.seconds_drawing = 0.0
+
+    # ------------------------------------------------------------------------------------------------ examples
+
+    def batches(self, limit: int | None = None) -> Iterator[Batch]:
+        """Held-out examples in the order of the file, on the model's device, with a bar."""
+        windows = math.ceil(len(self.held) / self.model.window) if self.held.tokens and self.model.window else len(self.held)
+        total = min(windows, limit or windows)
+        parts = self.held.batches(examples.PART, window=self.model.window, device=self.model.device, limit=limit)
+        return self.track(parts, math.ceil(total / examples.PART))
+
+    def track(self, items: Iterable[Item], total: int) -> Iterator[Item]:
+        """The items, with a bar where a person watches."""
+        return iter(items) if self._steps is None else self._steps.track(items, total)
+
+    @property
+    def n(self) -> int:
+        """Samples to draw, and real examples to compare them with."""
+        if self.held.tokens:
+            # A text in a random phase has up to one window less.
+            windows = min(len(self.held), len(self.train.train)) // (self.model.window or 1) - 1
+            return max(1, min(MANY_TEXTS if self.full else FEW_TEXTS, windows))
+        return min(MANY if self.full else SOME, len(self.held), len(self.train.train))
+
+    @functools.cached_property
+    def drawn(self) -> Shaped[Tensor, "n ..."]:
+        """n samples; a conditional model is asked for the labels of `real`."""
+        start = time.perf_counter()
+        labels = self.asked
+        found = [
+            examples.draw(self.model, len(rows), first=int(rows[0]), label=None if labels is None else labels[rows])
+            for rows in self.track(torch.arange(self.n).split(examples.PART), math.ceil(self.n / examples.PART))
+        ]
+        self.seconds_drawing = time.perf_counter() - start
+        return torch.cat(found)
+
+    @property
+    def asked(self) -> Int64[Tensor, " n"] | None:
+        """The labels that a conditional model is asked for; None for other models."""
+        if not isinstance(self.model.spec.label, Classes):
+            return None
+        label = examples.conditions(self.model, self.real.label)
+        if label is None:
+            return None
+        # A held-out example without a label asks for nothing in particular.
+        known = label[label >= 0]
+        return torch.where(label >= 0, label, known[torch.arange(len(label)) % len(known)]) if len(known) else None
+
+    @functools.cached_property
+    def real(self) -> Batch:
+        """n held-out examples, in an order of the hash's choosing: files are often sorted."""
+        return self._some(self.held, self.n, 0)
+
+    @functools.cached_property
+    def other(self) -> Batch:
+        """n training examples: what real data are compared with for a floor."""
+        return self._some(self.train.train, self.n, 1)
+
+    @functools.cached_property
+    def training(self) -> Batch:
+        """The training part, where samples may have been copied from; at most 60,000 examples of it."""
+        return self._some(self.train.train, 60_000, 2)
+
+    def _some(self, split: Split, n: int, seed: int) -> Batch:
+        """n examples of a part, in an order drawn by the seed."""
+        return split.batch(split.positions(self.model.window, shuffle=seed)[:n], window=self.model.window)
+
+    @functools.cached_property
+    def gaussian(self) -> Shaped[Tensor, "n ..."]:
+        """n samples of one Gaussian with the means and covariances of the training part: the trivial model."""
+        kept, mean, scale, basis, spread = self._moments
+        random = np.random.default_rng(0)
+        codes = random.standard_normal((self.n, kept)) * spread
+        x = torch.from_numpy((mean + scale * (codes @ basis)).astype(np.float32)).view(self.n, *self.model.spec.shape)
+        return x.clamp(0, 1) if self.model.spec.kind == "images" else x
+
+    @functools.cached_property
+    def bigram_texts(self) -> Int64[Tensor, "n window"]:
+        """n texts of a bigram of the training part: the trivial model of tokens."""
+        return NGram(self.train.train.x, self.model.spec.vocabulary).sample(self.n, self.model.window or 1)
+
+    @functools.cached_property
+    def _moments(self) -> tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        from sklearn.decomposition import PCA
+
+        split = self.train.train
+        rows = split.batch(split.positions(shuffle=0)[: extractors.FITTED]).x.flatten(1).numpy().astype(np.float64)
+        mean, scale = rows.mean(0), np.maximum(rows.std(0), 1e-6)
+        pca = PCA(min(256, rows.shape[1], len(rows) - 1), random_state=0).fit((rows - mean) / scale)
+        return pca.n_components_, mean + scale * pca.mean_, scale, pca.components_, np.sqrt(pca.explained_variance_)
+
+    # ------------------------------------------------------------------------------------------------ features
+
+    @functools.cached_property
+    def features(self) -> extractors.Features:
+        """What samples are compared in."""
+        return extractors.choose(self.wanted, self.train)
+
+    @functools.cached_property
+    def components(self) -> extractors.Features:
+        """Principal components: close to the values themselves, learned from no label."""
+        return extractors.components(self.train)
+
+    def seen(self, which: Which, by: extractors.Features | None = None) -> Float[np.ndarray, "n features"]:
+        """Features of samples, of held-out, of training examples or of the Gaussian's, computed once."""
+        by = by or self.features
+        key = (which, by.name)
+        if key not in self._seen:
+            found = getattr(self, which)
+            self._seen[key] = by(found.x if isinstance(found, Batch) else found)
+        return self._seen[key]
