@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 import pofx
-from pofx import core, data, discovery, examples
+from pofx import core, data, examples
 from pofx.core import Classes, Model, Noise, Samples
 from pofx.data.dataset import Dataset, Split
+from pofx.evaluate import modules
 from pofx.findings import Flag
 from pofx.run import hardware, versions
 from pofx.subject import SOME, Subject
@@ -115,8 +116,7 @@ def flags(model: Model, dataset: Dataset, *, checking: Sequence[str] = CHECKING)
     assert dataset.test is not None
     with examples.asking(model):
         subject = Subject(model, dataset, dataset, dataset.test, "test")
-        modules = [discovery.load("metrics", name) for name in checking]
-        fitting = [m for m in modules if set(m.needs) <= model.capabilities and model.spec.kind in m.kinds]
+        fitting = [module for name, module in modules(model).items() if name in checking]
         found = [finding for module in fitting for finding in module.measure(subject) if isinstance(finding, Flag)]
     return {flag.check: flag.sentence for flag in found}
 

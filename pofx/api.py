@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pofx import data as sources
 from pofx import discovery, distributed
 from pofx.core import Budget, Classes, Config, DataSpec, Model, Recipe, UsageError, mix
-from pofx.run import INFO, Run, hardware, next_folder, versions
+from pofx.run import INFO, Run, hardware, next_folder, peak_memory, versions
 from pofx.settings import Settings, pick_device
 from pofx.signals import Interrupted
 from pofx.trainer import Trainer
@@ -254,7 +254,7 @@ def _run(trainer: Trainer, run: Run, report: bool) -> Run:
         run.update(status=f"failed: {error}")
         raise
     if trainer.rank == 0:
-        run.update(status=status, seconds=round(trainer.seconds, 3))
+        run.update(status=status, seconds=round(trainer.seconds, 3), examples=trainer.examples, peak_memory=peak_memory(trainer.device))
         if report and run.info["last"] is not None:
             from pofx import report as page
 

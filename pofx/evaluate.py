@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 #: The files of a run that hold its evaluation, and the draws behind its intervals.
 NAME, DRAWS = "evaluation.json", "evaluation.npz"
-#: Fewer samples than this leave the sets too small for their distances to say much.
+#: Fewer samples (tokens, in texts) than this leave the sets too small for their distances to say much.
 ENOUGH = 1000
 #: The order in which rows are shown.
 ABOUT = ("likelihood", "samples", "labels", "memorisation", "reconstruction", "codes", "cost")
@@ -141,14 +141,13 @@ def evaluate(
     if held is None or found == "train":
         lacks = f"no {part} part" if part is not None else "neither a test nor a validation part"
         raise UsageError(f"{dataset.source} has {lacks}: give data with one, or --data.validation 0.1")
-    modules = [(metric, discovery.load("metrics", metric)) for metric in discovery.names("metrics")]
-    fitting = [(metric, m) for metric, m in modules if set(m.needs) <= model.capabilities and model.spec.kind in m.kinds]
+    fitting = modules(model)
     rows: list[Row] = []
     flags: list[Flag] = []
     with examples.asking(model), Steps(len(fitting), quiet=quiet) as steps:
         info = run.info if run is not None else None
         subject = Subject(model, train, dataset, held, found, full=full, wanted=features, info=info, steps=steps)
-        for metric, module in fitting:
+        for metric, module in fitting.items():
             steps.step(metric)
             for finding in module.measure(subject):
                 (flags if isinstance(finding, Flag) else rows).append(finding)  # type: ignore[arg-type]
@@ -163,17 +162,23 @@ def evaluate(
         step=step,
         rows=tuple(rows),
         flags=tuple(flags),
-        warnings=tuple(_warnings(rows, run)),
+        warnings=tuple(_warnings(rows, model)),
         looks=_looks(run, dataset, found),
         full=full,
     )
 
 
-def _warnings(rows: list[Row], run: "Run | None") -> list[str]:
+def modules(model: Model) -> dict[str, types.ModuleType]:
+    """The metrics for which the model has the capabilities and the kind of data."""
+    found = {name: discovery.load("metrics", name) for name in discovery.names("metrics")}
+    return {name: module for name, module in found.items() if set(module.needs) <= model.capabilities and model.spec.kind in module.kinds}
+
+
+def _warnings(rows: list[Row], model: Model) -> list[str]:
     """What a reader must keep in mind of all rows."""
     sentences = []
     sizes = [row.n for row in rows if row.about == "samples"]
-    if sizes and min(sizes) < ENOUGH:
+    if sizes and min(sizes) * (model.window or 1) < ENOUGH:
         sentences.append(
             f"{min(sizes):,} samples against as many held-out examples are few: read distances beside the real-against-real number "
             "at the same n, and trust no small difference"

@@ -7,6 +7,7 @@ import os
 import pathlib
 import platform
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 import filelock
@@ -15,6 +16,8 @@ from pofx import __version__, checkpoint, discovery, distributed
 from pofx.core import DataSpec, Model, UsageError
 
 if TYPE_CHECKING:
+    import torch
+
     from pofx.data import Codec, Dataset, Options
 
 INFO, METRICS = "run.json", "metrics.jsonl"
@@ -31,6 +34,20 @@ def hardware() -> dict[str, Any]:
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": platform.platform(),
     }
+
+
+def peak_memory(device: "torch.device") -> int | None:
+    """The most memory that this process has held so far, in bytes: of an accelerator, else resident; None where unknown."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows keeps no such record
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
 
 
 def versions() -> dict[str, str]:

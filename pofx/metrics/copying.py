@@ -98,20 +98,22 @@ class Copies(NamedTuple):
     expected: float
 
 
+def closeness(pairs: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, " n"]:
+    """Distance to the nearest training example over that to the next one: 0 for a copy, 1 where both are as far."""
+    # Copies of an example that the training part has twice have two neighbours at distance 0.
+    return np.divide(pairs[:, 0], pairs[:, 1], out=np.ones(len(pairs)), where=pairs[:, 1] > 0)
+
+
 def copies(held: Float[np.ndarray, "m 2"], fake: Float[np.ndarray, "k 2"]) -> Copies:
     """Which examples are far nearer to one training example than to any other, from distances to the nearest two.
 
-    The threshold of the ratio is the one that 1 % of held-out examples (five at least) stay below. A ratio, since samples
+    The threshold of their ratio is the one that 1 % of held-out examples (five at least) stay below. A ratio, since samples
     that are smoother than data come nearer to all training examples without copying one.
     """
 
-    def ratio(pair: np.ndarray) -> np.ndarray:
-        # Copies of an example that the training part has twice have two neighbours at distance 0.
-        return np.divide(pair[:, 0], pair[:, 1], out=np.ones(len(pair)), where=pair[:, 1] > 0)
-
     expected = min(1.0, max(EXPECTED, LEAST / len(held)))
-    threshold = np.quantile(ratio(held), expected)
-    return Copies(ratio(held) <= threshold, ratio(fake) <= threshold, expected)
+    threshold = np.quantile(closeness(held), expected)
+    return Copies(closeness(held) <= threshold, closeness(fake) <= threshold, expected)
 
 
 def repeated(real: Float[np.ndarray, "n features"], fake: Float[np.ndarray, "m features"]) -> Bool[np.ndarray, " m"]:

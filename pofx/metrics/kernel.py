@@ -19,7 +19,7 @@ kinds = frozenset({"images", "vectors", "sequences"})
 #: Widths of the Gaussian kernels, as multiples of the median distance between real examples.
 WIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)
 #: Rows of a kernel matrix that are held at once.
-BLOCK = 2048
+BLOCK = 1024
 #: Examples that the median distance is taken over.
 MEDIAN = 2000
 
