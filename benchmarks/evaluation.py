@@ -49,7 +49,9 @@ def main() -> None:
         times: dict[str, float] = {}
         with examples.asking(model):
             trial = Subject(model, dataset, dataset, held, part, info=run.info)
-            print(f"{run.info['model']}: {len(trial.drawn):,} samples drawn in {trial.seconds_drawing:.1f} s, which do not count")
+            print(
+                f"{run.info['model']}: {len(trial.drawn):,} samples drawn in {sum(trial.drawing) * examples.PART:.1f} s, which do not count"
+            )
             start = time.perf_counter()
             for which in ("real", "drawn", "other", "gaussian"):
                 trial.seen(which)  # type: ignore[arg-type]

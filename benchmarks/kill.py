@@ -77,7 +77,7 @@ def data_for(name: str, folder: pathlib.Path) -> tuple[pathlib.Path, list[str]]:
     kinds, random = discovery.model(name).kinds, np.random.default_rng(0)
     if "images" in kinds:
         path, flags = folder / "images.npz", ["--batch-size", "8"]
-        np.savez(path, x=random.integers(0, 256, (64, 8, 8), dtype=np.uint8))
+        np.savez(path, x=random.integers(0, 256, (64, 8, 8), dtype=np.uint8), label=np.arange(64) % 3)
     elif "tokens" in kinds:
         path, flags = folder / "text.txt", ["--batch-size", "4"]
         path.write_text("".join(random.choice(list("abcd \n"), 2000)), encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pofx import data as sources
 from pofx import discovery, distributed
-from pofx.core import Budget, Classes, Config, DataSpec, Model, Recipe, UsageError, mix
+from pofx.core import Budget, Classes, Classifies, Config, DataSpec, Model, Recipe, UsageError, mix
 from pofx.run import INFO, Run, hardware, next_folder, peak_memory, versions
 from pofx.settings import Settings, pick_device
 from pofx.signals import Interrupted
@@ -48,7 +48,7 @@ def complete(settings: Settings, chosen: Recipe) -> Settings:
     )
 
 
-def _stem(source: str) -> str:
+def stem(source: str) -> str:
     """A short name of a data source for a folder's name."""
     return re.sub(r"[^A-Za-z0-9]+", "-", pathlib.Path(source).name.split(".")[0]).strip("-").lower() or "data"
 
@@ -150,7 +150,7 @@ def train(
             raise UsageError("resume needs the run: give its folder")
         return go_on(Run.read(pathlib.Path(run)), settings.budget, cls=cls, quiet=quiet, report=report)
     options = data_options or Options()
-    dataset = sources.load(data, options, seed=seed) if isinstance(data, (str, pathlib.Path)) else data
+    dataset = sources.load(data, options) if isinstance(data, (str, pathlib.Path)) else data
     chosen = recipe(cls, name, dataset.spec, settings.budget)
     if model_config is None:
         model_config = type(chosen.config).from_json(_override(chosen.config, config))
@@ -182,14 +182,15 @@ def start(
     check_supported(cls, name, dataset.spec)
     distributed.start(pick_device(settings.device))
     built = build(cls, dataset.spec, config, settings.seed)
-    free = run if run is not None else next_folder(pathlib.Path("runs"), f"{name}-{_stem(dataset.source)}")
+    free = run if run is not None else next_folder(pathlib.Path("runs"), f"{name}-{stem(dataset.source)}")
     path = pathlib.Path(distributed.first_text(str(free)))
     made = _create(path, name, built, dataset, settings)
     trainer = _trainer(built, dataset, settings, made, quiet)
     trainer.display.say(f"{made.path}: {name} with {made.info['parameters']:,} parameters on {dataset.source} ({describe(dataset)})")
     for note in dataset.notes:
         trainer.display.say(note)
-    if dict(dataset.options).get("label") is not None and not getattr(config, "conditional", False):
+    used = getattr(config, "conditional", False) or Classifies in built.capabilities
+    if dict(dataset.options).get("label") is not None and not used:
         trainer.display.say("the label is not modelled: P(x) is learned, not P(x|label)")
     with made.lock():
         # The first thing written, so that a folder without it is nobody's run.
@@ -227,7 +228,7 @@ def go_on(
         settings = dataclasses.replace(settings, **budget.to_json())
     settings = dataclasses.replace(settings, **free)
     cls = cls or discovery.model(info["model"])
-    dataset = sources.load(info["data"]["source"], sources.Options.from_json(info["data"]["options"]), seed=settings.seed)
+    dataset = sources.load(info["data"]["source"], sources.Options.from_json(info["data"]["options"]))
     if dataset.fingerprint != info["data"]["fingerprint"]:
         raise UsageError(
             f"{info['data']['source']} is not what {run.path} was trained on: its content has changed; put the old data back or start a new run"

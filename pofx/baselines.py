@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int, Int64, Shaped
 from torch import Tensor
 
-from pofx.core import DataSpec
+from pofx.core import DataSpec, mix
 from pofx.data.dataset import Split
 
 #: From examples as a model sees them to log p of each in nats.
@@ -32,49 +33,105 @@ def fit(space: str, spec: DataSpec, train: Split) -> dict[str, Baseline]:
     return {"independent columns": columns(spec, train)} if spec.columns else {"gaussian": gaussian(train)}
 
 
-class NGram:
-    """Frequencies of tokens and of pairs of tokens.
+class _Level(NamedTuple):
+    """n-grams of one length. codes: sorted, each the number of its first n - 1 tokens among the shorter n-grams, times
+    the vocabulary, plus its last token. counts: of each. followed, different: tokens, and different ones, after each
+    shorter n-gram."""
 
-    unigram: (count(w) + 1) / (n + vocabulary). bigram, with T(c) different tokens seen after c:
-    (count(c w) + T(c) unigram(w)) / (count(c) + T(c)); the first token of a window, which has no context, by the unigram.
+    codes: np.ndarray
+    counts: np.ndarray
+    followed: np.ndarray
+    different: np.ndarray
+
+
+class NGram:
+    """Frequencies of tokens, of pairs of tokens, and of n-grams up to `order`, each smoothed by the next shorter ones.
+
+    unigram: (count(w) + 1) / (n + vocabulary). With T(c) different tokens seen after a context c, and c' that context
+    without its first token: p(w | c) = (count(c w) + T(c) p(w | c')) / (count(c) + T(c)). The first tokens of a window
+    have as much context as there is.
 
     References:
         The Zero-Frequency Problem: Estimating the Probabilities of Novel Events in Adaptive Text Compression
         (Witten and Bell, 1991), https://doi.org/10.1109/18.87000
     """
 
-    def __init__(self, text: Int[Tensor, " length"], vocabulary: int) -> None:
+    def __init__(self, text: Int[Tensor, " length"], vocabulary: int, order: int = 2) -> None:
         self.vocabulary = vocabulary
         single = np.zeros(vocabulary)
-        self._pairs, self._counts = np.empty(0, np.int64), np.empty(0)
         for start in range(0, len(text), PART):
-            # One token more, so that the pair across the border is counted.
-            part = text[start : start + PART + 1].numpy().astype(np.int64)
-            single += np.bincount(part[:PART], minlength=vocabulary)
-            pairs, counts = np.unique(part[:-1] * vocabulary + part[1:], return_counts=True)
-            self._pairs, place = np.unique(np.concatenate([self._pairs, pairs]), return_inverse=True)
-            self._counts = np.bincount(place, weights=np.concatenate([self._counts, counts]), minlength=len(self._pairs))
+            single += np.bincount(text[start : start + PART].numpy(), minlength=vocabulary)
         self._single = (single + 1) / (len(text) + vocabulary)
-        context = self._pairs // vocabulary
-        self._followed = np.bincount(context, weights=self._counts, minlength=vocabulary)
-        self._different = np.bincount(context, minlength=vocabulary)
+        self._levels: list[_Level] = []
+        for length in range(2, order + 1):
+            self._levels.append(self._count(text, length))
+
+    def _count(self, text: Tensor, length: int) -> _Level:
+        codes, counts = np.empty(0, np.int64), np.empty(0)
+        for start in range(0, len(text) - length + 1, PART):
+            # Some tokens more, so that n-grams across the border are counted.
+            part = text[start : start + PART + length - 1].numpy().astype(np.int64)
+            found, often = np.unique(self._codes(self._places(part)[-1], part), return_counts=True)
+            codes, place = np.unique(np.concatenate([codes, found]), return_inverse=True)
+            counts = np.bincount(place, weights=np.concatenate([counts, often]), minlength=len(codes))
+        context, contexts = codes // self.vocabulary, len(self._levels[-1].codes) if self._levels else self.vocabulary
+        return _Level(codes, counts, np.bincount(context, counts, contexts), np.bincount(context, minlength=contexts))
+
+    def _codes(self, places: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """Codes of the n-grams that begin with the shorter ones at `places` and go on with the next token."""
+        length = tokens.shape[-1] - places.shape[-1] + 1
+        return places[..., :-1] * self.vocabulary + tokens[..., length:]
+
+    def _places(self, tokens: Int64[np.ndarray, "... time"]) -> list[np.ndarray]:
+        """The number of each token, pair, ... among those of its length, -1 where training had none."""
+        found = [tokens]
+        for level in self._levels:
+            # A context that training had not gives a negative code, which is not found either.
+            code = self._codes(found[-1], tokens)
+            place = np.searchsorted(level.codes, code).clip(max=max(0, len(level.codes) - 1))
+            found.append(np.where(level.codes[place] == code, place, -1) if len(level.codes) else np.full_like(code, -1))
+        return found
+
+    def log_prob(self, x: Int[Tensor, "batch time"], order: int) -> Float[Tensor, " batch"]:
+        """log p of each window, each token given the order - 1 before it."""
+        tokens = x.cpu().numpy().astype(np.int64)
+        places = self._places(tokens)
+        p = self._single[tokens]
+        for length, level in enumerate(self._levels[: order - 1], 2):
+            context, place = places[length - 2][:, :-1], places[length - 1]
+            known = context >= 0
+            count = np.where(place >= 0, level.counts[place], 0) if len(level.codes) else np.zeros(place.shape)
+            followed, different = (np.where(known, value[context], 0) for value in (level.followed, level.different))
+            # A context that was never followed by anything says nothing about what follows.
+            weight = np.where(different > 0, different, 1)
+            p[:, length - 1 :] = (count + weight * p[:, length - 1 :]) / (followed + weight)
+        return torch.from_numpy(np.log(p).sum(1))
 
     def unigram(self, x: Int[Tensor, "batch time"]) -> Float[Tensor, " batch"]:
         """log p of each window, its tokens independent."""
-        return torch.from_numpy(np.log(self._single)[x.cpu().numpy()].sum(1))
+        return self.log_prob(x, 1)
 
     def bigram(self, x: Int[Tensor, "batch time"]) -> Float[Tensor, " batch"]:
         """log p of each window, each token given the one before it."""
-        tokens = x.cpu().numpy().astype(np.int64)
-        before, after = tokens[:, :-1], tokens[:, 1:]
-        pair = before * self.vocabulary + after
-        place = np.searchsorted(self._pairs, pair).clip(max=max(0, len(self._pairs) - 1))
-        count = np.where(self._pairs[place] == pair, self._counts[place], 0) if len(self._pairs) else np.zeros(pair.shape)
-        different = self._different[before]
-        # A token that was never followed by anything says nothing about what follows.
-        weight = np.where(different > 0, different, 1)
-        p = (count + weight * self._single[after]) / (self._followed[before] + weight)
-        return torch.from_numpy(np.log(self._single[tokens[:, 0]]) + np.log(p).sum(1))
+        return self.log_prob(x, 2)
+
+    def sample(self, n: int, length: int, *, seed: int = 0) -> Int64[Tensor, "n length"]:
+        """n texts of the bigram, a function of the seed."""
+        random, pairs = np.random.default_rng(mix(seed, "texts of a bigram")), self._levels[0]
+        below, single = np.concatenate(([0.0], pairs.counts.cumsum())), self._single.cumsum()
+        # Where the pairs of each first token begin.
+        first = np.searchsorted(pairs.codes, np.arange(self.vocabulary) * self.vocabulary)
+        texts = np.empty((n, length), np.int64)
+        for i in range(length):
+            chance, place = random.random((2, n))
+            texts[:, i] = np.searchsorted(single, place * single[-1], side="right")
+            if i:
+                before = texts[:, i - 1]
+                followed, different = pairs.followed[before], pairs.different[before]
+                seen = chance * (followed + different) < followed
+                pair = np.searchsorted(below, below[first[before]] + place * followed, side="right") - 1
+                texts[seen, i] = pairs.codes[pair[seen]] % self.vocabulary
+        return torch.from_numpy(texts)
 
 
 def histogram(train: Split, levels: int) -> Baseline:

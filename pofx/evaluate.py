@@ -5,11 +5,12 @@ import hashlib
 import json
 import sys
 import types
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
-from rich.console import Group
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 NAME, DRAWS = "evaluation.json", "evaluation.npz"
 #: Fewer samples (tokens, in texts) than this leave the sets too small for their distances to say much.
 ENOUGH = 1000
+#: Columns of a terminal from which on notes have room; the page has them all.
+WIDE = 100
 #: The order in which rows are shown.
 ABOUT = ("likelihood", "samples", "labels", "memorisation", "reconstruction", "codes", "cost")
 
@@ -74,38 +77,40 @@ class Report:
         look = f", look {self.looks} at it" if self.looks > 1 else ""
         return f"{self.model} on {self.data} ({self.part} part{look})"
 
-    def __rich__(self) -> Group:
-        parts: list[Any] = [Text(self.heading, style="bold")]
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        yield Text(self.heading, style="bold")
         for about in dict.fromkeys(row.about for row in self.rows):
-            parts.append(_table(about, [row for row in self.rows if row.about == about]))
-        parts += [Text(f"! {flag.check}: {flag.sentence}", style="bold red") for flag in self.flags]
-        parts += [Text(f"note: {sentence}", style="yellow") for sentence in self.warnings]
-        return Group(*parts)
+            yield _table(about, [row for row in self.rows if row.about == about], notes=options.max_width >= WIDE)
+            yield ""
+        yield from (Text(f"! {flag.check}: {flag.sentence}", style="bold red") for flag in self.flags)
+        yield from (Text(f"note: {sentence}", style="yellow") for sentence in self.warnings)
 
     def __str__(self) -> str:
-        from rich.console import Console
-
         console = Console(width=120, no_color=True)
         with console.capture() as capture:
             console.print(self)
         return capture.get()
 
 
-def _table(about: str, rows: list[Row]) -> Table:
+def _table(about: str, rows: list[Row], *, notes: bool) -> Table:
     """The rows of one subject; what all of them share stands in the title."""
     sizes, features = {row.n for row in rows}, {row.features for row in rows}
     shared = [f"n = {sizes.pop():,}"] if len(sizes) == 1 and about != "cost" else []
     most = max(features, key=lambda name: sum(row.features == name for row in rows))
     title = ", ".join(filter(None, (about, *shared, most and f"in {most}")))
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for name, justify in (("", "left"), ("model, 95 %", "right"), ("real", "right"), ("trivial", "right"), ("", "left")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table.add_column("", min_width=max(len(word) for row in rows for word in row.name.split()))
+    for name in ("model, 95 %", "real", "trivial"):
+        table.add_column(name, justify="right")
+    if notes:
+        table.add_column("")
     for row in rows:
         trivial = "\n".join(f"{number(v)} {name}" for name, v in row.baselines.items())
         real = number(row.floor) if row.floor is not None else ""
         size = f"n = {row.n:,}" if not shared and about != "cost" else ""
         remark = "; ".join(filter(None, (row.note, size, row.features if row.features != most else "")))
-        table.add_row(f"{row.name} {row.arrow}\n[dim]{row.unit}[/dim]", row.value, real, trivial, f"[dim]{remark}[/dim]")
+        cells = [f"{row.name} {row.arrow}\n[dim]{row.unit}[/dim]", row.value, real, trivial]
+        table.add_row(*cells, *([f"[dim]{remark}[/dim]"] if notes else []))
     return table
 
 

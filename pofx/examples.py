@@ -82,9 +82,7 @@ def prior_codes(model: Model, n: int, seed: int) -> Float[Tensor, "n latent"]:
         return cast(Decodes, model).prior().sample((n,)).cpu()
 
 
-def draw(
-    model: Model, n: int, *, seed: int = 0, first: int = 0, label: Tensor | None = None, **knobs: Any
-) -> Shaped[Tensor, "n ..."]:
+def draw(model: Model, n: int, *, seed: int = 0, first: int = 0, label: Tensor | None = None, **knobs: Any) -> Shaped[Tensor, "n ..."]:
     """n new examples on the CPU, drawn in parts that equal the whole.
 
     Arguments:

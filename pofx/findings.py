@@ -53,7 +53,8 @@ class Row:
     better: lower, higher; floor: nearer to real data; neither: a fact.
     floor: the number of real data against real data at the same n.
     features: what examples were compared in. space: numbers of different spaces are never ranked together.
-    note: what else must be known to read it. meaning: what it measures, for those who read it first. draws: what `error` was computed from, for differences between models.
+    note: what else must be known to read it. meaning: what it measures, for those who read it first.
+    draws: what `error` was computed from, for differences between models.
     """
 
     about: Literal["likelihood", "reconstruction", "samples", "memorisation", "codes", "labels", "cost"]

@@ -156,7 +156,7 @@ class Run:
 
         own = self.info["data"]
         options = options or (data.Options.from_json(own["options"]) if source is None else data.Options())
-        return data.load(own["source"] if source is None else source, options, codec=self.codec, seed=self.info["training"]["seed"])
+        return data.load(own["source"] if source is None else source, options, codec=self.codec)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl."""

@@ -58,7 +58,8 @@ class Subject:
         self.full, self.wanted, self.info = full, wanted, info or {}
         self._steps = steps
         self._seen: dict[tuple[Which, str], np.ndarray] = {}
-        self.seconds_drawing = 0.0
+        #: Seconds per sample of each part that was drawn.
+        self.drawing: list[float] = []
 
     # ------------------------------------------------------------------------------------------------ examples
 
@@ -85,13 +86,11 @@ class Subject:
     @functools.cached_property
     def drawn(self) -> Shaped[Tensor, "n ..."]:
         """n samples; a conditional model is asked for the labels of `real`."""
-        start = time.perf_counter()
-        labels = self.asked
-        found = [
-            examples.draw(self.model, len(rows), first=int(rows[0]), label=None if labels is None else labels[rows])
-            for rows in self.track(torch.arange(self.n).split(examples.PART), math.ceil(self.n / examples.PART))
-        ]
-        self.seconds_drawing = time.perf_counter() - start
+        labels, found = self.asked, []
+        for rows in self.track(torch.arange(self.n).split(examples.PART), math.ceil(self.n / examples.PART)):
+            start = time.perf_counter()
+            found.append(examples.draw(self.model, len(rows), first=int(rows[0]), label=None if labels is None else labels[rows]))
+            self.drawing.append((time.perf_counter() - start) / len(rows))
         return torch.cat(found)
 
     @property

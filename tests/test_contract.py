@@ -38,8 +38,13 @@ FEW = [(name, case) for name, case in CASES if case in {"images-1x8x8", "vectors
 N = 6
 
 
+def spec_of(name, case):
+    """The data of a case; where the model learns labels, these have some."""
+    return dataclasses.replace(SPECS[case], label=LABEL) if issubclass(discovery.model(name), core.Classifies) else SPECS[case]
+
+
 def build(name, case, **fields):
-    cls, spec = discovery.model(name), SPECS[case]
+    cls, spec = discovery.model(name), spec_of(name, case)
     torch.manual_seed(0)
     return cls(spec, dataclasses.replace(cls.recipe(spec, None).config, **fields))
 
@@ -97,13 +102,13 @@ def test_the_docstring_cites_its_source(name):
 @over_all
 def test_config_survives_json(name, case):
     cls = discovery.model(name)
-    config = cls.recipe(SPECS[case], None).config
+    config = cls.recipe(spec_of(name, case), None).config
     assert cls.Config.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
 @over_all
 def test_recipe_is_pure_and_takes_any_budget(name, case):
-    cls, spec = discovery.model(name), SPECS[case]
+    cls, spec = discovery.model(name), spec_of(name, case)
     for budget in (None, core.Budget(steps=3), core.Budget(epochs=0.5), core.Budget(minutes=1)):
         recipe = cls.recipe(spec, budget)
         assert recipe == cls.recipe(spec, budget)
@@ -358,6 +363,19 @@ def test_completes(name, case):
     assert y.shape == x.shape
     assert torch.equal(y[mask], x[mask])
     assert not torch.equal(y, x)
+
+
+@having(core.Classifies)
+@torch.no_grad()
+def test_classifies(name, case):
+    model = capable_model(name, case, core.Classifies)
+    x = examples(model).x
+    logits = model.classify(x)
+    assert logits.shape == (N, len(LABEL.names))
+    assert logits.isfinite().all()
+    torch.testing.assert_close(logits[:2], model.classify(x[:2]), rtol=0, atol=1e-5)
+    with pytest.raises(UsageError, match=r"--data\.label"):
+        type(model)(dataclasses.replace(model.spec, label=None), model.config)
 
 
 CONDITIONAL = [

@@ -27,7 +27,9 @@ FASHION = pathlib.Path("/usr/share/datasets/fashion-mnist")
 
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_equal_source_options_and_seed_give_equal_data(name):
-    first, second = data.load(name, seed=3), data.load(name, seed=3)
+    # A text has no part that a seed decides.
+    options = Options() if name == "python_docs" else Options(seed=3)
+    first, second = data.load(name, options), data.load(name, options)
     assert first.fingerprint == second.fingerprint
     assert first.spec == second.spec
     assert first.codec == second.codec
@@ -38,8 +40,9 @@ def test_equal_source_options_and_seed_give_equal_data(name):
 
 @pytest.mark.parametrize("name", ["digits", "ring"])
 def test_another_seed_gives_other_splits_or_other_points(name):
-    first, second = data.load(name, seed=0), data.load(name, seed=1)
+    first, second = data.load(name), data.load(name, Options(seed=1))
     assert rows(first.train) != rows(second.train) or not torch.equal(first.train.x, second.train.x)
+    assert first.fingerprint != second.fingerprint
 
 
 @pytest.mark.parametrize("share", [None, 0.0, 0.2])
@@ -157,7 +160,7 @@ def test_binarisation_is_fixed_on_test_and_fresh_in_training_with_the_grey_value
     assert not torch.equal(first, other)
     assert set(first.unique().tolist()) == {0.0, 1.0}
     assert abs(float(first.mean()) - 64 / 255) < 0.02
-    assert dataset.test.draw_hash() == data.from_arrays(x, options=Options(bits=1), seed=1).test.draw_hash()
+    assert dataset.test.draw_hash() == data.from_arrays(x, options=Options(bits=1, validation=0.2)).test.draw_hash()
     assert dataset.test.draw_hash() != dataset.validation.draw_hash()
 
 

@@ -9,7 +9,9 @@ from PIL import Image
 
 from pofx import data, discovery, figures, report
 from pofx.core import UsageError
+from pofx.evaluate import Report
 from pofx.figures import curves, manifold, reconstructions
+from pofx.findings import Row
 
 
 def build(name: str, source: str, **config):
@@ -134,10 +136,10 @@ def test_report_is_whole_escaped_and_tells_failures(tmp_path, monkeypatch):
     assert "no &lt;ink&gt;" in page
     assert "<script>" not in page
     assert "http" not in page
-    (tmp_path / "evaluation.json").write_text(json.dumps(_evaluation()))
+    (tmp_path / "evaluation.json").write_text(json.dumps(_evaluation().to_json() | {"draws": ""}))
     assert "7.5 trivial &lt;b&gt;" in report.write(run).read_text(encoding="utf-8")
 
 
 def _evaluation():
-    row = {"name": "r", "unit": "u", "model": 3.0, "error": None, "baselines": {"trivial <b>": 7.5}, "n": 2}
-    return {"model": "m", "data": "d", "part": "test", "fingerprint": "f", "step": 3, "rows": [row]}
+    row = Row(about="samples", name="r", unit="u", model=3.0, error=None, baselines={"trivial <b>": 7.5}, n=2)
+    return Report(model="m", data="d", part="test", fingerprint="f", step=3, rows=(row,))

@@ -79,7 +79,7 @@ def main(arguments: list[str]) -> int:
     model = cls.Config.from_json(stored["config"]) if stored and stored["model"] == name else None
     # First with stand-in defaults, so that a mistyped flag is told before data are read; then with the recipe's.
     options = _parse(cls, flags, model or cls.Config(), base)
-    dataset = sources.load(options.source, options.data, seed=options.seed)
+    dataset = sources.load(options.source, options.data)
     settings = _settings(options)
     chosen = api.recipe(cls, name, dataset.spec, settings.budget)
     options = _parse(cls, flags, model or chosen.config, base)

@@ -33,12 +33,11 @@ def names() -> dict[str, str]:
     return {name: text for module in _sources() for name, text in sorted(module.NAMES.items())}
 
 
-def load(source: str | pathlib.Path, options: Options | None = None, *, codec: Codec | None = None, seed: int = 0) -> Dataset:
-    """The data set behind a built-in name (which wins over a path without a slash) or a path.
+def load(source: str | pathlib.Path, options: Options | None = None, *, codec: Codec | None = None) -> Dataset:
+    """The data set behind a built-in name (which wins over a path without a slash) or a path; equal options give equal data.
 
     Arguments:
         codec: of a trained run; the source is then read with its size, scaling, vocabulary, columns and class names.
-        seed: of splits, hidden labels and generated data; equal source, options and seed give equal data.
     Raises `UsageError` for data that do not exist, cannot be read or do not fit the options or the codec.
     """
     options = options or Options()
@@ -46,11 +45,11 @@ def load(source: str | pathlib.Path, options: Options | None = None, *, codec: C
     if isinstance(source, str):
         for module in _sources():
             if name in module.NAMES:
-                return module.load(Request(name, None, options, codec, seed))
+                return module.load(Request(name, None, options, codec))
     path = pathlib.Path(source).expanduser()
     if not name or not path.exists():
         raise UsageError(_unknown(name, path))
-    request = Request(name, path, options, codec, seed)
+    request = Request(name, path, options, codec)
     for module in _sources():
         if module.matches(path):
             try:
@@ -77,7 +76,6 @@ def from_arrays(
     options: Options | None = None,
     *,
     codec: Codec | None = None,
-    seed: int = 0,
     source: str = "arrays",
 ) -> Dataset:
     """The data set of arrays in memory, read as a .npz file of `x` and `label` would be."""
@@ -85,7 +83,7 @@ def from_arrays(
     from pofx.data.labels import from_array
 
     array, labels = np.asarray(x), None if label is None else from_array(np.asarray(label))
-    return arrays.build(Request(source, None, options or Options(), codec, seed), array, labels)
+    return arrays.build(Request(source, None, options or Options(), codec), array, labels)
 
 
 def everything(dataset: Dataset) -> Split:

@@ -4,11 +4,12 @@ import abc
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from pofx.core import Batch, DataSpec, UsageError, mix
@@ -164,11 +165,28 @@ class Split:
 
 
 @dataclasses.dataclass(frozen=True)
+class Factors:
+    """The factors of variation that generated data were drawn from; each takes the values 0 to below its size.
+
+    train, validation, test: the values of each part's examples, in the order of the part; None where there is no such part.
+    render: from values (n, factors) to the examples as a model sees them.
+    """
+
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    train: Int64[np.ndarray, "train factors"]
+    validation: Int64[np.ndarray, "validation factors"] | None
+    test: Int64[np.ndarray, "test factors"] | None
+    render: Callable[[Int64[np.ndarray, "n factors"]], Shaped[Tensor, "n ..."]]
+
+
+@dataclasses.dataclass(frozen=True)
 class Dataset:
     """A data set: splits, what a model must know of them, and the way back to the source's units.
 
     source: what the person typed. fingerprint: a hash of the content and of the options that shape it.
     notes: sentences that a person should read (what was skipped, cropped, fetched).
+    factors: what the examples were drawn from, where that is known.
     """
 
     source: str
@@ -180,3 +198,4 @@ class Dataset:
     fingerprint: str
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    factors: Factors | None = None

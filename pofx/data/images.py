@@ -19,7 +19,7 @@ from pofx.data.options import Request
 from pofx.data.splits import assemble, divide, read_labels
 
 #: Options that a source of images can use.
-OPTIONS = ("kind", "size", "fit", "flip", "bits", "labelled", "validation")
+OPTIONS = ("kind", "size", "fit", "flip", "bits", "labelled", "validation", "seed")
 
 
 @dataclasses.dataclass(frozen=True)

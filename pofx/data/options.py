@@ -35,6 +35,8 @@ class Options(Config):
     """Rows of a table with empty cells: add a 0/1 column that says so, or drop them."""
     on_error: Literal["stop", "skip"] = "stop"
     """What to do about an example that cannot be read: stop with its name, or skip and count it."""
+    seed: Annotated[int, Range(0)] = 0
+    """Of splits, hidden labels and generated data, so that trainings of several --seed see and hold out the same examples."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,14 +62,17 @@ class Request:
 
     source: what the person typed. path: the file or folder; None for a built-in name.
     codec: the codec of a trained run, with which the source is then read, or None to fit a new one.
-    seed: of splits, hidden labels and generated data.
     """
 
     source: str
     path: pathlib.Path | None
     options: Options
     codec: Codec | None = None
-    seed: int = 0
+
+    @property
+    def seed(self) -> int:
+        """Of splits, hidden labels and generated data."""
+        return self.options.seed
 
     @property
     def file(self) -> pathlib.Path:

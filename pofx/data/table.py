@@ -32,7 +32,7 @@ def load(request: Request) -> Dataset:
     """The data set of a table. Raises `UsageError` for a file that cannot be read, a label column that does not exist,
     a table without a usable column or row, and columns that do not fit the run's."""
     source, options, codec = request.source, request.options, request.codec
-    options.only(source, "a table", "kind", "label", "labelled", "validation", "missing", "on_error")
+    options.only(source, "a table", "kind", "label", "labelled", "validation", "seed", "missing", "on_error")
     if options.kind not in (None, "vectors"):
         raise UsageError(f"{source} is a table, which cannot be read as {options.kind}: its kind is vectors")
     if codec is not None and not isinstance(codec, TableCodec):

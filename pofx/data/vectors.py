@@ -19,7 +19,7 @@ from pofx.data.options import Request
 from pofx.data.splits import assemble, divide, read_labels
 
 #: Options that a source of vectors or sequences can use.
-OPTIONS = ("kind", "labelled", "validation")
+OPTIONS = ("kind", "labelled", "validation", "seed")
 
 
 @dataclasses.dataclass(frozen=True)

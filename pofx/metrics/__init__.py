@@ -3,9 +3,12 @@
 Their arithmetic is in pure functions on arrays, which anyone can import from here and check.
 """
 
+from pofx.metrics.codes import active_units, linear_probe, neighbour_purity
 from pofx.metrics.copying import authenticity, c_t
+from pofx.metrics.disentanglement import dci, factor_vae_score, mig, sap
 from pofx.metrics.frechet import frechet_distance
 from pofx.metrics.kernel import kernel_distance, kernel_mmd
+from pofx.metrics.labels import class_coverage, missing_classes, total_variation
 from pofx.metrics.modes import mode_coverage
 from pofx.metrics.nearest import nearest_neighbour_accuracy
 from pofx.metrics.neighbourhoods import prdc
@@ -13,6 +16,25 @@ from pofx.metrics.reconstruction import bits_per_code, ssim
 from pofx.metrics.two_sample import classifier_two_sample_test
 
 __all__ = [
-    "authenticity", "bits_per_code", "c_t", "classifier_two_sample_test", "frechet_distance", "kernel_distance", "kernel_mmd",
-    "mode_coverage", "nearest_neighbour_accuracy", "prdc", "ssim",
-]  # fmt: skip
+    "active_units",
+    "authenticity",
+    "bits_per_code",
+    "c_t",
+    "class_coverage",
+    "classifier_two_sample_test",
+    "dci",
+    "factor_vae_score",
+    "frechet_distance",
+    "kernel_distance",
+    "kernel_mmd",
+    "linear_probe",
+    "mig",
+    "missing_classes",
+    "mode_coverage",
+    "nearest_neighbour_accuracy",
+    "neighbour_purity",
+    "prdc",
+    "sap",
+    "ssim",
+    "total_variation",
+]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 needs = (Scores,)
 kinds = frozenset({"images", "tokens", "vectors", "sequences"})
 
-#: Examples of a bound without `full`, and its importance samples with `full`.
+#: Examples without `full` (of texts: all), and a bound's importance samples with `full`.
 SOME, SAMPLES = 1000, 5000
 #: Grey levels in use at which a table of frequencies has an advantage that a reader must know of.
 FEW_LEVELS, LOOKED_AT = 64, 10_000
@@ -43,7 +43,7 @@ def measure(subject: "Subject") -> Iterator[Row]:
     lengths: list[Tensor] = []
     theirs: dict[str, list[Tensor]] = {name: [] for name in trivial}
     floors: list[Tensor] = []
-    for batch in subject.batches(SOME if bound and not subject.full else None):
+    for batch in subject.batches(None if subject.full or first.space == "tokens" else SOME):
         # Without labels: log p(x), which the baselines give too.
         nats.append(-model.log_prob(batch.x, **knobs).nats.cpu().to(torch.float64))
         lengths.append(torch.full((len(batch.x),), math.prod(batch.x.shape[1:]), dtype=torch.float64))

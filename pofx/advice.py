@@ -1,0 +1,173 @@
+"""Which model to take for what: plain sentences, each with the numbers, intervals and floors that it rests on."""
+
+import dataclasses
+import statistics
+from typing import Any, Literal
+
+from pofx.comparison import Comparison, Line
+from pofx.findings import Row, number
+
+Use = Literal["sampling", "likelihood", "features", "speed"]
+USES: tuple[Use, ...] = ("sampling", "likelihood", "features", "speed")
+#: Distances between samples and real data by which samplers are ranked, the one that sees most first.
+DISTANCES = ("kernel MMD²", "kernel distance (KID)", "divergence of 3-grams")
+#: Beginnings of the names of measures by which codes are ranked.
+PROBES = ("linear probe", "neighbours of the same class")
+#: Clauses that do not begin with a model's name, which keeps its letters.
+STARTS = ("it ", "its ", "one ", "no ", "a trivial ")
+#: Of the cost of drawing.
+SPEED = "seconds per sample"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A column chosen for a use.
+
+    take: its name; None where none can be recommended. row: the measure that the choice rests on.
+    said: the column's numbers on the part of the choice. reasons: clauses about the others. rivals: those that there is no
+    evidence against.
+    """
+
+    use: Use
+    take: str | None
+    row: Row
+    said: str
+    reasons: tuple[str, ...]
+    rivals: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The choice as JSON-able values."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)} | {"row": self.row.to_json()}
+
+
+def measures(comparison: Comparison, use: Use) -> list[Line]:
+    """The lines by which models are ranked for a use, of those that the most models share; several for likelihoods alone,
+    whose spaces are never ranked together."""
+
+    def about(*what: str) -> list[Line]:
+        return [line for line in comparison.lines if line.row.about in what]
+
+    match use:
+        case "sampling":
+            found = [line for line in about("samples") if line.row.better == "lower" and any(e is not None for e in _errors(line))]
+            found.sort(key=lambda line: _place(line, DISTANCES))
+        case "likelihood":
+            return _spaces(about("likelihood"))
+        case "features":
+            probes = [line for line in about("codes") if line.row.better == "higher" and line.row.name.startswith(PROBES)]
+            # Probes with more labels come later in a report, and first here.
+            probes.reverse()
+            probes.sort(key=lambda line: _place(line, PROBES))
+            found = probes or [line for line in about("reconstruction") if line.row.better == "lower"]
+        case "speed":
+            costs = [line for line in about("cost") if line.row.unit == SPEED]
+            found = [dataclasses.replace(line, row=dataclasses.replace(line.row, better="lower")) for line in costs]
+    return [max(found, key=lambda line: len(line.ranked))] if found else []
+
+
+def _errors(line: Line) -> list[float | None]:
+    return [error for cell in line.cells.values() for error in cell.errors]
+
+
+def _place(line: Line, names: tuple[str, ...]) -> int:
+    return next((i for i, name in enumerate(names) if line.row.name.startswith(name)), len(names))
+
+
+def _spaces(lines: list[Line]) -> list[Line]:
+    """A line for each likelihood space: of several units of one space, the first."""
+    kept: list[Line] = []
+    seen: dict[str, set[str]] = {}
+    for line in lines:
+        family = line.row.space.split(",")[0]
+        # The same models in another unit are ranked alike.
+        if not set(line.cells) <= seen.get(family, set()):
+            seen.setdefault(family, set()).update(line.cells)
+            kept.append(line)
+    return kept
+
+
+def choose(comparison: Comparison) -> list[Choice]:
+    """A choice for each use, and for each space of likelihoods, that some model can be ranked for.
+
+    A model that is flagged for memorisation is not chosen for sampling.
+    """
+    copying = {column.name for column in comparison.columns if any(flag.check == "memorisation" for _, flag in column.flags)}
+    return [
+        _choose(use, line, copying if use == "sampling" else set())
+        for use in USES
+        for line in measures(comparison, use)
+        if line.ranked
+    ]  # fmt: skip
+
+
+def _choose(use: Use, line: Line, excluded: set[str]) -> Choice:
+    names = [name for name in line.ranked if name not in excluded]
+    reasons = [
+        f"{name} ({phrase(line, name)}) is left out of this choice: its samples are flagged as copies of training examples"
+        for name in line.ranked
+        if name in excluded
+    ]
+    if not names:
+        return Choice(use=use, take=None, row=line.row, said="", reasons=tuple(reasons))
+    first, *others = names
+    rivals = []
+    if not others:
+        reasons.append(f"no other model here can be ranked by {line.row.name}" + (f" ({line.row.space})" if line.row.space else ""))
+    for other in others:
+        difference = line.difference(first, other)
+        if difference is None:
+            reasons.append(f"{other} has {phrase(line, other)}, and no interval of the difference is known")
+        elif difference.clear:
+            reasons.append(f"it is ahead of {other} ({phrase(line, other)}) by {difference}")
+        else:
+            rivals.append(other)
+            reasons.append(f"its difference of {difference} to {other} ({phrase(line, other)}) is no evidence")
+    if line.least is not None and others:
+        reasons.append(f"one seed's differences below {number(line.least)} are no evidence")
+    return Choice(
+        use=use, take=first, rivals=tuple(rivals), row=line.row, said=phrase(line, first), reasons=(*reasons, *_trivial(line, first))
+    )
+
+
+def _trivial(line: Line, name: str) -> list[str]:
+    """What must be said of a model that a trivial one matches."""
+    cell, floor = line.cells[name], line.row.floor
+    rivals = {other: line.badness(value, floor) for other, value in line.row.baselines.items()}
+    if not rivals or sum(line.scores(name)) / len(cell.values) < min(rivals.values()):
+        return []
+    rival = min(rivals, key=rivals.__getitem__)
+    return [f"a trivial model ({rival}) has {number(line.row.baselines[rival])}, which is no worse: train for longer, or with more data"]
+
+
+def phrase(line: Line, name: str) -> str:
+    """A column's numbers in words, with their interval; of several seeds the mean and the worst."""
+    cell, half = line.cells[name], line.half_width(name)
+    interval = f" ± {half:.2g}" if half is not None else ""
+    if len(cell.values) == 1:
+        return f"{number(cell.values[0])}{interval}"
+    return f"{number(statistics.fmean(cell.values))}{interval} over {len(cell.values)} seeds, worst {number(line.worst(name))}"
+
+
+def sentences(choice: Choice, chosen_on: str, final: Comparison | None) -> str:
+    """What to take for the use, with the numbers of the part that nothing was chosen by (`final`) where there is one."""
+    row = choice.row
+    what = f"{row.name} ({'; '.join(filter(None, (row.unit, row.space, row.features)))})"
+    reasons = [f"{reason[0].upper()}{reason[1:]}." if reason.startswith(STARTS) else f"{reason}." for reason in choice.reasons]
+    if choice.take is None:
+        return " ".join([f"For {choice.use} take none of these, ranked by {what}.", *reasons])
+    lines = final.lines if final is not None else ()
+    alike = [line for line in lines if _alike(line.row, row) and choice.take in line.cells]
+    same = [dataclasses.replace(line, row=dataclasses.replace(line.row, better=row.better)) for line in alike]
+    floor = same[0].row.floor if same else row.floor
+    real = f", where real data have {number(floor)}" if floor is not None else ""
+    rivals = f" ({' and '.join(choice.rivals)} may be as good)" if choice.rivals else ""
+    if final is not None and same:
+        measured = f"{phrase(same[0], choice.take)} on the {final.part} part{real}; it was chosen by {choice.said} on the {chosen_on} part"
+    else:
+        measured = f"{choice.said} on the {chosen_on} part{real}"
+    return " ".join([f"For {choice.use} take {choice.take}{rivals}: its {what} is {measured}.", *reasons])
+
+
+def _alike(a: Row, b: Row) -> bool:
+    # The parts differ in size.
+    return (a.about, a.name, a.unit, a.features, a.space) == (b.about, b.name, b.unit, b.features, b.space)
