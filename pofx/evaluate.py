@@ -82,6 +82,7 @@ class Report:
         for about in dict.fromkeys(row.about for row in self.rows):
             yield _table(about, [row for row in self.rows if row.about == about], notes=options.max_width >= WIDE)
             yield ""
+        yield Text("↓ lower, ↑ higher, ≈ nearer to real data is better; intervals are 95 %", style="dim")
         yield from (Text(f"! {flag.check}: {flag.sentence}", style="bold red") for flag in self.flags)
         yield from (Text(f"note: {sentence}", style="yellow") for sentence in self.warnings)
 
@@ -108,9 +109,9 @@ def _table(about: str, rows: list[Row], *, notes: bool) -> Table:
         trivial = "\n".join(f"{number(v)} {name}" for name, v in row.baselines.items())
         real = number(row.floor) if row.floor is not None else ""
         size = f"n = {row.n:,}" if not shared and about != "cost" else ""
-        remark = "; ".join(filter(None, (row.note, size, row.features if row.features != most else "")))
-        cells = [f"{row.name} {row.arrow}\n[dim]{row.unit}[/dim]", row.value, real, trivial]
-        table.add_row(*cells, *([f"[dim]{remark}[/dim]"] if notes else []))
+        unit = ", ".join(filter(None, (row.unit, size, f"in {row.features}" if row.features not in ("", most) else "")))
+        cells = [f"{row.arrow} {row.name}\n[dim]  {unit}[/dim]", row.value, real, trivial]
+        table.add_row(*cells, *([f"[dim]{row.note}[/dim]"] if notes else []))
     return table
 
 

@@ -86,7 +86,7 @@ class Row:
     @property
     def arrow(self) -> str:
         """Which way is better, as a sign."""
-        return {"lower": "↓", "higher": "↑", "floor": "→ real", "neither": ""}[self.better]
+        return {"lower": "↓", "higher": "↑", "floor": "≈", "neither": " "}[self.better]
 
     @property
     def comparable(self) -> tuple[Any, ...]:

@@ -1,6 +1,6 @@
 """Kernel distances between two sets of features: KID (cubic kernel) and the maximum mean discrepancy of Gaussian kernels."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -47,7 +47,8 @@ def gaussians(real: np.ndarray) -> Kernel:
         part = np.exp(-distance / (2 * WIDTHS[-1] ** 2 * median))
         total = part.copy()
         for _ in WIDTHS[1:]:
-            part **= 4
+            np.square(part, out=part)
+            np.square(part, out=part)
             total += part
         total /= len(WIDTHS)
         return total
@@ -85,12 +86,27 @@ class _Sums:
         return float(within - 2 * self.between[a, b] / (self.sizes[a] * self.sizes[b]))
 
 
+#: Rows of two sets.
+Pair = tuple[np.ndarray, np.ndarray]
+
+
+def _mmds(kernel: Kernel, pool: np.ndarray, pairs: Iterable[Pair]) -> np.ndarray:
+    """E k(x, x') + E k(y, y') - 2 E k(x, y) over different examples, for pairs of sets of a pool's rows."""
+    sets = [rows for pair in pairs for rows in pair]
+    members = np.zeros((len(pool), len(sets)))
+    for i, rows in enumerate(sets):
+        members[rows, i] = 1
+    sums = _Sums(kernel, pool, members)
+    return np.array([sums.mmd(i, i + 1) for i in range(0, len(sets), 2)])
+
+
 def _mmd(kernel: Kernel, real: np.ndarray, fake: np.ndarray) -> float:
-    """E k(x, x') + E k(y, y') - 2 E k(x, y) over different pairs."""
-    pool = np.concatenate((real, fake))
-    members = np.zeros((len(pool), 2))
-    members[: len(real), 0] = members[len(real) :, 1] = 1
-    return _Sums(kernel, pool, members).mmd(0, 1)
+    """The discrepancy of two whole sets."""
+    return float(_mmds(kernel, np.concatenate((real, fake)), [_whole(real, fake)])[0])
+
+
+def _whole(real: np.ndarray, fake: np.ndarray) -> Pair:
+    return np.arange(len(real)), len(real) + np.arange(len(fake))
 
 
 def _checked(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -163,24 +179,10 @@ def spread(
     kernel: Kernel, real: np.ndarray, fake: np.ndarray, other: np.ndarray, trivial: np.ndarray
 ) -> tuple[float, float, float, Draws, float]:
     """Value, floor, standard error, draws, and the value of the trivial samples, as `intervals.distance` gives them."""
-    pool = np.concatenate((real, fake, other, trivial))
-    starts = np.cumsum([0, len(real), len(fake), len(other)])
-    columns: list[np.ndarray] = []
-
-    def add(rows: np.ndarray) -> int:
-        indicator = np.zeros(len(pool))
-        indicator[rows] = 1
-        columns.append(indicator)
-        return len(columns) - 1
-
-    whole = [add(start + np.arange(length)) for start, length in zip(starts, map(len, (real, fake, other, trivial)), strict=True)]
-    halves = [(add(i), add(starts[1] + j)) for i, j in intervals.halves(len(real), len(fake), intervals.MANY_ROUNDS)]
-    # Real and other examples in one row of places.
-    places = np.concatenate((np.arange(len(real)), starts[2] + np.arange(len(other))))
-    shuffles = [(add(places[i]), add(places[j])) for i, j in intervals.shuffles(len(real), len(other), intervals.MANY_ROUNDS)]
-    sums = _Sums(kernel, pool, np.stack(columns, 1))
-    subsets, shuffled = (np.array([sums.mmd(*pair) for pair in pairs]) for pairs in (halves, shuffles))
-    return (
-        sums.mmd(whole[0], whole[1]), float(shuffled.mean()), intervals.combine(subsets, shuffled),
-        Draws("subsets", subsets), sums.mmd(whole[0], whole[3]),
-    )  # fmt: skip
+    # Sets that are never compared are in no common pool.
+    halves = ((i, len(real) + j) for i, j in intervals.halves(len(real), len(fake), intervals.MANY_ROUNDS))
+    value, *subsets = _mmds(kernel, np.concatenate((real, fake)), [_whole(real, fake), *halves])
+    shuffles = intervals.shuffles(len(real), len(other), intervals.MANY_ROUNDS)
+    shuffled = _mmds(kernel, np.concatenate((real, other)), shuffles)
+    error = intervals.combine(np.array(subsets), shuffled)
+    return float(value), float(shuffled.mean()), error, Draws("subsets", np.array(subsets)), _mmd(kernel, real, trivial)

@@ -23,7 +23,7 @@ kinds = frozenset({"images", "vectors", "sequences"})
 K = 5
 #: A class drawn less often than this share of real data's is missing, where chance alone would make one of all classes
 #: so rare less often than `LEVEL`.
-RARE, LEVEL = 0.25, 0.01
+RARE, LEVEL = 0.05, 0.01
 #: Labels are ignored by samples that agree with them by less than this share of what lies between chance and real data,
 #: as far as the judge itself is better than chance by `TELLS`.
 IGNORED, TELLS = 0.2, 0.1
@@ -53,7 +53,7 @@ def total_variation(real: Float[np.ndarray, " classes"], fake: Float[np.ndarray,
 
 
 def missing_classes(real: Int[np.ndarray, " classes"], fake: Int[np.ndarray, " classes"]) -> list[int]:
-    """The classes that samples show less than a quarter as often as real data, and more rarely than chance explains.
+    """The classes that samples show less than a twentieth as often as real data, and more rarely than chance explains.
 
     Of r real and f generated examples of an equally frequent class, f is binomial in r + f; the level is shared by all
     classes, so that models without a fault have one named once in a hundred times at most.
