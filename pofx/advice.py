@@ -149,12 +149,12 @@ def phrase(line: Line, name: str) -> str:
 
 
 def sentences(choice: Choice, chosen_on: str, final: Comparison | None) -> str:
-    """What to take for the use, with the numbers of the part that nothing was chosen by (`final`) where there is one."""
+    """What to take for the use in a short sentence, then with the numbers of the part that nothing was chosen by (`final`) where there is one."""
     row = choice.row
     what = f"{row.name} ({'; '.join(filter(None, (row.unit, row.space, row.features)))})"
     reasons = [f"{reason[0].upper()}{reason[1:]}." if reason.startswith(STARTS) else f"{reason}." for reason in choice.reasons]
     if choice.take is None:
-        return " ".join([f"For {choice.use} take none of these, ranked by {what}.", *reasons])
+        return " ".join([f"For {choice.use} take none of these.", f"They are ranked by {what}.", *reasons])
     lines = final.lines if final is not None else ()
     alike = [line for line in lines if _alike(line.row, row) and choice.take in line.cells]
     same = [dataclasses.replace(line, row=dataclasses.replace(line.row, better=row.better)) for line in alike]
@@ -165,7 +165,7 @@ def sentences(choice: Choice, chosen_on: str, final: Comparison | None) -> str:
         measured = f"{phrase(same[0], choice.take)} on the {final.part} part{real}; it was chosen by {choice.said} on the {chosen_on} part"
     else:
         measured = f"{choice.said} on the {chosen_on} part{real}"
-    return " ".join([f"For {choice.use} take {choice.take}{rivals}: its {what} is {measured}.", *reasons])
+    return " ".join([f"For {choice.use} take {choice.take}{rivals}.", f"Its {what} is {measured}.", *reasons])
 
 
 def _alike(a: Row, b: Row) -> bool:

@@ -297,9 +297,8 @@ class Bakeoff:
         replace_file(self.path / STATE, json.dumps(self.state, indent=1, ensure_ascii=False).encode())
 
     def _page(self, comparison: Comparison, final: Comparison | None, sentences: list[str]) -> None:
-        before = [f"<h2>What to take</h2>{page.paragraphs(sentences, 'advice')}"]
+        before = [f"<h2>What to take</h2>{page.advice(sentences)}"]
         if self.state["left_out"]:
             before.append(f"<h2>Left out</h2>{page.facts(self.state['left_out'].items())}")
-        if final is not None:
-            before.append(f"<h2>What was chosen, on the test part</h2>{compare.table(final)}")
-        compare.write(self.path / PAGE, comparison, title=f"Which model for {self.plan.source}?", before=before)
+        after = [] if final is None else [f"<h2>What was chosen, on the test part</h2>{compare.table(final)}"]
+        compare.write(self.path / PAGE, comparison, title=f"Which model for {self.plan.source}?", before=before, after=after)

@@ -124,9 +124,9 @@ def write(
     firsts = {column.name: Run.open(column.members[0].run) for column in comparison.columns}
     sections = [
         *before,
-        f"<h2>Comparison on the {page.text(comparison.part)} part</h2>{table(comparison)}",
-        f"<h2>Cost and quality</h2>{_plot(comparison)}",
         f"<h2>Samples</h2>{page.paragraphs(['Drawn from the same random numbers by each model.'])}{_samples(firsts)}",
+        f"<h2>Cost and quality</h2>{_plot(comparison)}",
+        f"<h2>Comparison on the {page.text(comparison.part)} part</h2>{table(comparison)}",
         f"<h2>What was trained on what</h2>{_facts(comparison, firsts)}",
         *after,
         f"<h2>How to read this page</h2>{page.paragraphs(_reading(comparison), '')}",

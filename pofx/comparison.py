@@ -134,7 +134,7 @@ class Line:
             if not several or self.spread(a)[0] + self.spread(b)[0] == 0:
                 return None
             measured = 0.0
-        return Difference(statistics.fmean(self.scores(a)) - statistics.fmean(self.scores(b)), self._half_width(measured, a, b))
+        return Difference(statistics.fmean(self.scores(a)) - statistics.fmean(self.scores(b)), _half_width(measured, self._means(a, b)))
 
     def half_width(self, name: str) -> float | None:
         """Half of the 95 % interval of one run, or of a column's mean over seeds; None where nothing is known of the error."""
@@ -144,15 +144,13 @@ class Line:
             return None
         measured = statistics.fmean(error**2 for error in errors) if errors else 0.0
         if len(cell.seeds) > 1:
-            return self._half_width(measured, name)
-        return self._half_width(measured) if errors else None
+            # Of the values themselves: badness may be their distance from real data's.
+            return _half_width(measured, [(float(np.var(cell.values, ddof=1)) / len(cell.values), len(cell.values) - 1)])
+        return _half_width(measured, []) if errors else None
 
-    def _half_width(self, measured: float, *names: str) -> float:
-        """Half of a 95 % interval from the variance of measuring and those of the means of the columns' seeds."""
-        spreads = [(variance / len(self.cells[name].seeds), freedom) for name in names for variance, freedom in [self.spread(name)]]
-        total = measured + sum(variance for variance, _ in spreads)
-        bottom = sum(variance**2 / freedom for variance, freedom in spreads if variance > 0)
-        return _quantile(total**2 / bottom if bottom > 0 else math.inf) * math.sqrt(total)
+    def _means(self, *names: str) -> list[tuple[float, float]]:
+        """For each column, the variance of its mean badness over seeds and its degrees of freedom."""
+        return [(variance / len(self.cells[name].seeds), freedom) for name in names for variance, freedom in [self.spread(name)]]
 
     def spread(self, name: str) -> tuple[float, float]:
         """Variance of one seed's badness and its degrees of freedom; of a column of one seed, the mean of the others'."""
@@ -212,11 +210,19 @@ class Line:
             return [median]
         if self.row.better == "neither":
             return [median, f"{low} to {high}"]
-        return [median, f"worst {number(self.worst(name))}"]
+        half = self.half_width(name)
+        return [median + (f" ± {half:.2g}" if half is not None else ""), f"worst {number(self.worst(name))}"]
 
     def worst(self, name: str) -> float:
         """The value of a column's worst seed; one that is not a number is worse than any."""
         return self.cells[name].values[int(np.argmax(np.nan_to_num(self.scores(name), nan=math.inf)))]
+
+
+def _half_width(measured: float, spreads: list[tuple[float, float]]) -> float:
+    """Half of a 95 % interval from the variance of measuring, and variances of means with their degrees of freedom."""
+    total = measured + sum(variance for variance, _ in spreads)
+    bottom = sum(variance**2 / freedom for variance, freedom in spreads if variance > 0)
+    return _quantile(total**2 / bottom if bottom > 0 else math.inf) * math.sqrt(total)
 
 
 def _quantile(freedom: float) -> float:

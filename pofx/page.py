@@ -97,6 +97,12 @@ def paragraphs(sentences: Iterable[str], kind: str = "soft") -> str:
     return "".join(f'<p class="{kind}">{text(sentence)}</p>' for sentence in sentences)
 
 
+def advice(sentences: Iterable[str]) -> str:
+    """Text, a paragraph each, whose first sentence is what to do and whose others are why."""
+    parts = (sentence.partition(". ") for sentence in sentences)
+    return "".join(f'<p class="advice"><strong>{text(first)}.</strong> {text(rest)}</p>' for first, _, rest in parts)
+
+
 def flags(found: Iterable[tuple[str, Flag]]) -> str:
     """Flags, each with whose it is (empty where that is plain)."""
     return "".join(

@@ -56,7 +56,7 @@ def said(found, use, final=None):
 def test_sampling_follows_the_distance(a, b, best):
     take, text = said(comparison(a=[mmd(a)], b=[mmd(b)]), "sampling")
     assert take == [best]
-    assert f"For sampling take {best}: its kernel MMD²" in text
+    assert f"For sampling take {best}. Its kernel MMD²" in text
     # The numbers, their intervals, the floor, and what would not have been evidence.
     for shown in ("0.1 ± 0.02", "0.5 ± 0.02", "by 0.4 ± 0.028", "real data have 0.001", "below 0.02772 are no evidence"):
         assert shown in text
