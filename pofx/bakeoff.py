@@ -42,7 +42,7 @@ class Plan:
     """What is trained: on which data, for how many minutes in total, which models (none: all that fit), how many seeds."""
 
     source: str
-    minutes: float
+    minutes: float = 10.0
     models: tuple[str, ...] = ()
     seeds: int = 2
     options: sources.Options = dataclasses.field(default_factory=sources.Options)
@@ -69,13 +69,13 @@ def open_plan(
     path: pathlib.Path, source: str | None, minutes: float | None, models: Sequence[str], seeds: int | None, options: sources.Options
 ) -> Plan:
     """The plan of a bakeoff that stands in `path`, else of these. Raises `UsageError` where given values differ from a
-    stored one, or where there is none and data or minutes are missing."""
+    stored one, or where there is none and data are missing."""
     given = {"source": source, "minutes": minutes, "models": tuple(models) or None, "seeds": seeds}
     given["options"] = options if options != sources.Options() else None
     given = {name: value for name, value in given.items() if value is not None}
     if not (path / STATE).exists():
-        if missing := [flag for name, flag in (("source", "--data"), ("minutes", "--minutes")) if name not in given]:
-            raise UsageError(f"a bakeoff needs {' and '.join(missing)}: pofx bakeoff --data SOURCE --minutes M")
+        if "source" not in given:
+            raise UsageError("name the data: pofx bakeoff --data SOURCE --minutes M")
         return Plan(**given)
     plan = Plan.from_json(_read(path)["plan"])
     for name, value in given.items():

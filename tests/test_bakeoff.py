@@ -228,7 +228,7 @@ def test_too_few_minutes_are_refused_with_the_least(tmp_path, source):
     ("arguments", "says"),
     [
         (["--minutes", "1"], "--data"),
-        (["--data", "digits"], "--minutes"),
+        (["--data", "digits", "--minutes", "-1"], "more than 0"),
         (["--data", "digits", "--minutes", "0"], "more than 0"),
         (["--data", "digits", "--minutes", "1", "--seeds", "0"], "at least 1"),
         (["--data", "digits", "--minutes", "1", "--models", "vaee"], "did you mean vae"),

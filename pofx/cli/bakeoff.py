@@ -12,7 +12,7 @@ class Options:
     source: str | None = None
     """A built-in name (see `pofx list data`) or a path: a folder of images, .npy, .npz, IDX, .csv, .parquet, .txt."""
     minutes: float | None = None
-    """Minutes of training in total, which models and seeds share equally; evaluation comes on top."""
+    """Minutes of training in total, 10 by default, which models and seeds share equally; evaluation comes on top."""
     models: tuple[str, ...] = ()
     """Models to try; by default all that can learn these data and then sample, score or encode."""
     seeds: int | None = None
