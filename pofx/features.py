@@ -15,11 +15,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pofx import discovery
-from pofx.core import Classes, Classifies, DataSpec, Encodes, UsageError
+from pofx.core import Batch, Classes, Classifies, DataSpec, Encodes, UsageError
 from pofx.data.dataset import Dataset
 
-#: Components that features keep, examples that they are fitted to, and examples that a network sees at once.
-COMPONENTS, FITTED, PART = 64, 10_000, 256
+#: Components that features keep, and examples that a network sees at once.
+COMPONENTS, PART = 64, 256
+#: Training examples that features are fitted to, and numbers of which they consist, at most.
+FITTED, ELEMENTS = 10_000, 1 << 27
 #: Moves of a classifier that is trained now, and numbers (pixels, of images) that it sees in all: some 20 seconds on two cores.
 MOVES, NUMBERS = 4000, 200_000_000
 #: Networks that come with pofx, NAME.safetensors with NAME.json, for the data set of that name.
@@ -75,10 +77,11 @@ def choose(request: str, dataset: Dataset) -> Features:
     raise UsageError(f"there are no features {request!r}: take {', '.join(CHOICES)}, or the path of a TorchScript file")
 
 
-def _training(dataset: Dataset) -> Tensor:
-    """Training examples in an order that no sorted file decides."""
+def training(dataset: Dataset, *, examples: int = FITTED, elements: int = ELEMENTS, shuffle: int = 0) -> Batch:
+    """Training examples in an order that no sorted file decides, as many as memory should hold."""
     split = dataset.train
-    return split.batch(split.positions(shuffle=0)[:FITTED]).x
+    limit = max(2, min(examples, elements // math.prod(dataset.spec.shape)))
+    return split.batch(split.positions(shuffle=shuffle)[:limit])
 
 
 def _projection(rows: np.ndarray, *, standardise: bool) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
@@ -104,7 +107,7 @@ def components(dataset: Dataset) -> Features:
 
     Pixels share a unit, and one that hardly ever changes must not weigh as much as the others.
     """
-    project, kept = _projection(_flat(_training(dataset)), standardise=dataset.spec.kind != "images")
+    project, kept = _projection(_flat(training(dataset).x), standardise=dataset.spec.kind != "images")
     return Features(f"{kept} principal components", lambda x: project(_flat(x)))
 
 
@@ -143,7 +146,7 @@ def convolutions(dataset: Dataset) -> Features:
         return network(x.cpu()).numpy().astype(np.float64)
 
     with torch.no_grad():
-        project, kept = _projection(np.concatenate([outputs(part) for part in _training(dataset).split(PART)]), standardise=True)
+        project, kept = _projection(np.concatenate([outputs(part) for part in training(dataset).x.split(PART)]), standardise=True)
     return Features(f"{kept} components of random convolutions", lambda x: project(outputs(x)))
 
 
@@ -195,7 +198,7 @@ def of_labels(dataset: Dataset) -> Features:
         return cast(Encodes, model).encode(x.cpu()).numpy()
 
     with torch.no_grad():
-        scale = unit(np.concatenate([outputs(part) for part in _training(dataset).split(PART)]))
+        scale = unit(np.concatenate([outputs(part) for part in training(dataset).x.split(PART)]))
     held = f" ({accuracy:.1%} on held-out data)" if math.isfinite(accuracy) else ""
     return Features(f"classifier of these labels{held}", lambda x: outputs(x) / scale)
 

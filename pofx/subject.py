@@ -22,8 +22,8 @@ from pofx.progress import Steps
 SOME, MANY = 2000, 10_000
 #: Texts that are drawn; with `full`.
 FEW_TEXTS, MANY_TEXTS = 64, 512
-#: Numbers that a Gaussian baseline of samples may have.
-ELEMENTS = 1 << 16
+#: Training examples that samples may have been copied from, and numbers of which they consist, at most.
+TRAINING, ELEMENTS = 60_000, 1 << 28
 
 Item = TypeVar("Item")
 Which = Literal["drawn", "real", "other", "training", "gaussian"]
@@ -117,8 +117,9 @@ class Subject:
 
     @functools.cached_property
     def training(self) -> Batch:
-        """The training part, where samples may have been copied from; at most 60,000 examples of it."""
-        return self._some(self.train.train, 60_000, 2)
+        """The training part, where samples may have been copied from; at most 60,000 examples, or 1 GB, of it."""
+        elements = math.prod(self.model.spec.shape) or 1
+        return self._some(self.train.train, max(2, min(TRAINING, ELEMENTS // elements)), 2)
 
     def _some(self, split: Split, n: int, seed: int) -> Batch:
         """n examples of a part, in an order drawn by the seed."""
@@ -142,8 +143,7 @@ class Subject:
     def _moments(self) -> tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         from sklearn.decomposition import PCA
 
-        split = self.train.train
-        rows = split.batch(split.positions(shuffle=0)[: extractors.FITTED]).x.flatten(1).numpy().astype(np.float64)
+        rows = extractors.training(self.train).x.flatten(1).numpy().astype(np.float64)
         mean, scale = rows.mean(0), np.maximum(rows.std(0), 1e-6)
         pca = PCA(min(256, rows.shape[1], len(rows) - 1), random_state=0).fit((rows - mean) / scale)
         return pca.n_components_, mean + scale * pca.mean_, scale, pca.components_, np.sqrt(pca.explained_variance_)
