@@ -28,6 +28,10 @@ def _files(kind: Kind) -> dict[str, pathlib.Path]:
     found = sorted(folder.glob("*/*.py" if kind == "models" else "*.py"))
     if kind == "models":
         for extra in filter(None, os.environ.get("POFX_PATH", "").split(os.pathsep)):
+            if not pathlib.Path(extra).is_dir():
+                from pofx.core import UsageError
+
+                raise UsageError(f"the environment variable POFX_PATH names {extra}, which is no folder: mend or unset it")
             found += sorted(pathlib.Path(extra).glob("*.py"))
     files: dict[str, pathlib.Path] = {}
     for path in found:

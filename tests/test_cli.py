@@ -293,3 +293,9 @@ def test_the_readme_lists_the_models(capsys):
     for name, summary in named:
         assert name in listed
         assert summary == discovery.summary("models", name).replace("|", "\\|"), "run `make readme`"
+
+
+def test_a_folder_of_models_that_is_not_there_is_named(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("POFX_PATH", str(tmp_path / "nowhere"))
+    assert main(["list", "models"]) == 2
+    assert "nowhere, which is no folder" in capsys.readouterr().err

@@ -76,16 +76,16 @@ def _points(model: Model, dataset: Dataset, seed: int) -> Figure:
     part, held = examples.held_out(dataset)
     real = figures.rows(dataset, examples.first(held, POINTS).x)
     plane = figures.Plane(real)
-    figure, axes = figures.canvas(f"samples over {part} examples")
-    for x, colour, name in (
-        (real, figures.REAL, part),
-        (figures.rows(dataset, examples.draw(model, POINTS, seed=seed)), figures.GENERATED, "samples"),
-    ):
+    # Side by side: of two clouds in one place the upper one hides the lower.
+    figure, axes = figures.canvas(f"{part} examples and as many samples", 8, 4.4, ncols=2, sharex=True, sharey=True)
+    sets = ((real, part, figures.REAL), (figures.rows(dataset, examples.draw(model, len(real), seed=seed)), "samples", figures.GENERATED))
+    for one, (x, name, colour) in zip(axes, sets, strict=True):
         place = plane(x)
-        axes.scatter(place[:, 0], place[:, 1], s=6, c=colour, alpha=0.5, linewidths=0, label=name, rasterized=True)
-    plane.label(axes)
-    axes.set_aspect("equal", adjustable="datalim")
-    axes.legend(frameon=False, markerscale=2.5, loc="upper right")
+        one.scatter(place[:, 0], place[:, 1], s=6, c=colour, alpha=0.5, linewidths=0, rasterized=True)
+        plane.label(one)
+        one.set_title(name, fontsize=9, loc="left")
+        one.set_aspect("equal", adjustable="box")
+    axes[1].set_ylabel("")
     return figure
 
 
