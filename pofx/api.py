@@ -1,6 +1,7 @@
 """`pofx.train`: from a model, data and settings to a run folder, fresh or resumed."""
 
 import dataclasses
+import os
 import pathlib
 import re
 from collections.abc import Mapping
@@ -65,6 +66,7 @@ def _create(path: pathlib.Path, name: str, model: Model, dataset: "Dataset", set
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "data": {
                 "source": dataset.source,
+                "folder": os.getcwd(),
                 "options": dict(dataset.options),
                 "fingerprint": dataset.fingerprint,
                 "spec": dataset.spec.to_json(),
@@ -228,7 +230,7 @@ def go_on(
         settings = dataclasses.replace(settings, **budget.to_json())
     settings = dataclasses.replace(settings, **free)
     cls = cls or discovery.model(info["model"])
-    dataset = sources.load(info["data"]["source"], sources.Options.from_json(info["data"]["options"]))
+    dataset = sources.load(run.source, sources.Options.from_json(info["data"]["options"]))
     if dataset.fingerprint != info["data"]["fingerprint"]:
         raise UsageError(
             f"{info['data']['source']} is not what {run.path} was trained on: its content has changed; put the old data back or start a new run"

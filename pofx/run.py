@@ -156,7 +156,16 @@ class Run:
 
         own = self.info["data"]
         options = options or (data.Options.from_json(own["options"]) if source is None else data.Options())
-        return data.load(own["source"] if source is None else source, options, codec=self.codec)
+        return data.load(self.source if source is None else source, options, codec=self.codec)
+
+    @property
+    def source(self) -> str:
+        """The run's own data: as they were named, or as they were named from the folder in which training began."""
+        from pofx import data
+
+        named = str(self.info["data"]["source"])
+        there = pathlib.Path(self.info["data"].get("folder", ""), named)
+        return str(there) if named not in data.names() and not pathlib.Path(named).exists() and there.exists() else named
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl."""

@@ -222,3 +222,16 @@ def test_lists(capsys, images):
         assert all(len(line.split(maxsplit=1)) == 2 for line in lines)
         assert all(line in everything for line in lines)
     assert "vae" in succeeds(capsys, "list", "runs", images)
+
+
+def test_a_run_finds_its_data_from_another_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.random.default_rng(0).standard_normal((200, 3)).astype(np.float32))
+    succeeds(capsys, "train", "vae", "--data", "x.npy", "--run", "run", "--steps", 3, "--model.hidden", 8, "--quiet")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert "real" in succeeds(capsys, "evaluate", tmp_path / "run", "--quiet")
+    succeeds(capsys, "train", "--run", tmp_path / "run", "--resume", "--steps", 4, "--quiet")
+    (tmp_path / "x.npy").rename(tmp_path / "elsewhere" / "gone.npy")
+    assert main(["evaluate", str(tmp_path / "run")]) == 2
+    assert "x.npy" in capsys.readouterr().err
