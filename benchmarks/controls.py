@@ -81,7 +81,7 @@ def _hundred(dataset: Dataset, rest: Split, n: int, seed: int) -> Tensor:
 
 
 def _half(dataset: Dataset, rest: Split, n: int, seed: int) -> Tensor:
-    """Held-out examples of every other class, in an order of the seed's choosing; as many as there are, again and again."""
+    """Held-out examples of half of the classes, which the seed chooses; at most n."""
     assert isinstance(dataset.spec.label, Classes)
     count = len(dataset.spec.label.names)
     kept = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[: count // 2]

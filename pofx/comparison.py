@@ -300,7 +300,7 @@ class Comparison:
             if row.about != about:
                 table.add_section()
                 about = row.about
-            details = "; ".join(filter(None, (row.unit, row.features)))
+            details = "; ".join(filter(None, (row.unit, row.space, row.features)))
             cells = [Text("\n".join(line.texts(name)), style="bold" if name == best else "") for name in self.names]
             trivial = "\n".join(f"{number(value)} {name}" for name, value in row.baselines.items())
             real = number(row.floor) if row.floor is not None else ""

@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pofx import data, discovery, examples
-from pofx.core import Model, UsageError
-from pofx.data.dataset import Dataset
+from pofx.core import Model, Samples, UsageError
+from pofx.data.dataset import Dataset, Split
 from pofx.findings import Draws, Flag, Row, number
 from pofx.progress import Steps
 from pofx.subject import Subject
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 NAME, DRAWS = "evaluation.json", "evaluation.npz"
 #: Fewer samples (tokens, in texts) than this leave the sets too small for their distances to say much.
 ENOUGH = 1000
+#: Examples that are hashed at once.
+HASHED = 1024
 #: Columns of a terminal from which on notes have room; the page has them all.
 WIDE = 100
 #: The order in which rows are shown.
@@ -74,7 +76,7 @@ class Report:
     @property
     def heading(self) -> str:
         """What was measured on what."""
-        look = f", look {self.looks} at it" if self.looks > 1 else ""
+        look = f", look {self.looks} at it"
         return f"{self.model} on {self.data} ({self.part} part{look})"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
@@ -109,7 +111,7 @@ def _table(about: str, rows: list[Row], *, notes: bool) -> Table:
         trivial = "\n".join(f"{number(v)} {name}" for name, v in row.baselines.items())
         real = number(row.floor) if row.floor is not None else ""
         size = f"n = {row.n:,}" if not shared and about != "cost" else ""
-        unit = ", ".join(filter(None, (row.unit, size, f"in {row.features}" if row.features not in ("", most) else "")))
+        unit = ", ".join(filter(None, (row.unit, row.space, size, f"in {row.features}" if row.features not in ("", most) else "")))
         cells = [f"{row.arrow} {row.name}\n[dim]  {unit}[/dim]", row.value, real, trivial]
         table.add_row(*cells, *([f"[dim]{row.note}[/dim]"] if notes else []))
     return table
@@ -142,7 +144,7 @@ def evaluate(
 
         run = Run.open(run_or_model)
         model, step, name = run.model(), run.step, run.info["model"]
-    dataset, train = _datasets(run, data)
+    dataset, train = _datasets(model, run, data)
     found, held = examples.held_out(dataset) if part is None else (part, getattr(dataset, part))
     if held is None or found == "train":
         lacks = f"no {part} part" if part is not None else "neither a test nor a validation part"
@@ -168,8 +170,8 @@ def evaluate(
         step=step,
         rows=tuple(rows),
         flags=tuple(flags),
-        warnings=tuple(_warnings(rows, model)),
-        looks=_looks(run, dataset, found),
+        warnings=(*_warnings(rows, model), *_seen_in_training(train, dataset, held, found)),
+        looks=_look(run, dataset, found),
         full=full,
     )
 
@@ -189,21 +191,46 @@ def _warnings(rows: list[Row], model: Model) -> list[str]:
             f"{min(sizes):,} samples against as many held-out examples are few: read distances beside the real-against-real number "
             "at the same n, and trust no small difference"
         )
+    if Samples in model.capabilities and not sizes:
+        sentences.append("the held-out part is too small to compare samples with: give more data, or a larger --data.validation")
     return sentences
 
 
-def _looks(run: "Run | None", dataset: Dataset, part: str) -> int:
-    """This look at a part of the data and those before it: choices made on a test part after many looks are overfitted to it."""
+def _seen_in_training(train: Dataset, dataset: Dataset, held: Split, part: str) -> list[str]:
+    """What to say where examples of another source's held-out part were trained on."""
+    if dataset is train or held.tokens or train.train.tokens:
+        return []
+    known = {row.tobytes() for batch in train.train.batches(HASHED) for row in batch.x.numpy()}
+    again = sum(row.tobytes() in known for batch in held.batches(HASHED) for row in batch.x.numpy())
+    if not again:
+        return []
+    return [f"{again:,} of the {len(held):,} {part} examples of {dataset.source} were trained on: these numbers flatter the model"]
+
+
+def _look(run: "Run | None", dataset: Dataset, part: str) -> int:
+    """Counts this look at a part of the data: choices made on a test part after many looks are overfitted to it."""
     if run is None:
         return 1
-    seen = run.info.get("looks", {})
-    return int(seen.get(f"{part} of {dataset.fingerprint}", 0)) + 1
+    looks = dict(run.info.get("looks", {}))
+    key = f"{part} of {dataset.fingerprint}"
+    looks[key] = int(looks.get(key, 0)) + 1
+    run.update(looks=looks)
+    return looks[key]
 
 
-def _datasets(run: "Run | None", source: Dataset | str | None) -> tuple[Dataset, Dataset]:
+def _datasets(model: Model, run: "Run | None", source: Dataset | str | None) -> tuple[Dataset, Dataset]:
     """The data to measure on, and those whose training part the baselines learn from."""
     if isinstance(source, Dataset):
-        return source, source if run is None else run.dataset()
+        if (source.spec.kind, source.spec.shape, source.spec.vocabulary) != (model.spec.kind, model.spec.shape, model.spec.vocabulary):
+            raise UsageError(f"{source.source} is not what this model was made for: its examples are of another kind or shape")
+        if run is None or run.info["data"]["fingerprint"] == source.fingerprint:
+            return source, source
+        if source.codec != run.codec:
+            raise UsageError(
+                f"{source.source} was read with another scaling, vocabulary or classes than {run.path}: read it with codec=run.codec, or "
+                "give evaluate its name"
+            )
+        return source, run.dataset()
     if run is not None:
         own = run.dataset()
         return (own if source is None else run.dataset(source)), own
@@ -214,12 +241,9 @@ def _datasets(run: "Run | None", source: Dataset | str | None) -> tuple[Dataset,
 
 
 def keep(run: "Run", report: Report) -> None:
-    """Writes the evaluation of a run's own data into its folder, with the draws behind it, and counts the look."""
+    """Writes the evaluation of a run's own data into its folder, with the draws behind it."""
     from pofx.data.files import whole
 
-    looks = dict(run.info.get("looks", {}))
-    looks[f"{report.part} of {report.fingerprint}"] = report.looks
-    run.update(looks=looks)
     with whole(run.path / DRAWS) as temporary, temporary.open("wb") as file:
         np.savez(file, **{f"{row.draws.kind} {i}": row.draws.values for i, row in enumerate(report.rows) if row.draws is not None})
     content = json.dumps(report.to_json() | {"draws": _digest(run.path / DRAWS)}, indent=1, ensure_ascii=False)

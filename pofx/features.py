@@ -154,9 +154,11 @@ def _frozen(dataset: Dataset) -> pathlib.Path | None:
     path = next((path for path in FROZEN.glob("*.safetensors") if path.stem == dataset.source), None)
     if path is None:
         return None
-    spec = _made(path)["spec"]
-    # Options may have changed size, channels or bits.
-    return path if (tuple(spec["shape"]), spec["bits"]) == (dataset.spec.shape, dataset.spec.bits) else None
+    made = _made(path)
+    spec, theirs = made["spec"], made["data"]["options"]
+    # Options may have changed size, channels or bits, or put examples that the network learned from into the validation part.
+    divided = all(dataset.options.get(name, default) == theirs.get(name, default) for name, default in (("seed", 0), ("validation", None)))
+    return path if divided and (tuple(spec["shape"]), spec["bits"]) == (dataset.spec.shape, dataset.spec.bits) else None
 
 
 def _made(path: pathlib.Path) -> dict[str, Any]:
@@ -231,7 +233,7 @@ _trained: dict[tuple[str, DataSpec, str], tuple[Any, float]] = {}
 
 
 def _train(dataset: Dataset) -> tuple[Any, float]:
-    from pofx import api, examples
+    from pofx import api
     from pofx.settings import Settings
     from pofx.trainer import Trainer
 
@@ -246,9 +248,10 @@ def _train(dataset: Dataset) -> tuple[Any, float]:
         trainer = Trainer(api.build(cls, spec, chosen.config, 0), alone, settings)
         trainer.train()
     model = trainer.average.cpu().eval().requires_grad_(False)
-    part, held = examples.held_out(dataset)
+    # Not of the test part, which may be looked at only when it is measured.
+    held = dataset.validation or dataset.test
     right, labelled = 0, 0
-    if part != "train":
+    if held is not None:
         for batch in held.batches(PART):
             assert batch.label is not None
             right += int((cast(Classifies, model).classify(batch.x).argmax(1) == batch.label).sum())

@@ -155,7 +155,9 @@ class Run:
         from pofx import data
 
         own = self.info["data"]
-        options = options or (data.Options.from_json(own["options"]) if source is None else data.Options())
+        mine = source is None or str(source) in (own["source"], self.source)
+        # The run's own data by their name are divided as they were for the training: its test part stays unseen.
+        options = options or (data.Options.from_json(own["options"]) if mine else data.Options())
         return data.load(self.source if source is None else source, options, codec=self.codec)
 
     @property

@@ -14,7 +14,7 @@ from torch import Tensor
 from pofx import examples
 from pofx import features as extractors
 from pofx.baselines import NGram
-from pofx.core import Batch, Classes, Model
+from pofx.core import Batch, Classes, Model, UsageError
 from pofx.data.dataset import Dataset, Split
 from pofx.progress import Steps
 
@@ -64,7 +64,11 @@ class Subject:
     # ------------------------------------------------------------------------------------------------ examples
 
     def batches(self, limit: int | None = None) -> Iterator[Batch]:
-        """Held-out examples in the order of the file, on the model's device, with a bar."""
+        """Held-out examples on the model's device, with a bar: all in the order of the file, or `limit` of them, of a text
+        from the first on, of other data in the order of `real`, since files are often sorted."""
+        if limit is not None and not self.held.tokens:
+            positions = self.held.positions(shuffle=0)[:limit].split(examples.PART)
+            return self.track((self.held.batch(part, device=self.model.device) for part in positions), len(positions))
         windows = math.ceil(len(self.held) / self.model.window) if self.held.tokens and self.model.window else len(self.held)
         total = min(windows, limit or windows)
         parts = self.held.batches(examples.PART, window=self.model.window, device=self.model.device, limit=limit)
@@ -91,7 +95,13 @@ class Subject:
             start = time.perf_counter()
             found.append(examples.draw(self.model, len(rows), first=int(rows[0]), label=None if labels is None else labels[rows]))
             self.drawing.append((time.perf_counter() - start) / len(rows))
-        return torch.cat(found)
+        x = torch.cat(found)
+        if bad := int((~x.isfinite()).flatten(1).any(1).sum()):
+            raise UsageError(
+                f"{bad:,} of {len(x):,} samples hold values that are not finite, so that nothing can be compared with them: take an earlier "
+                "checkpoint, or train again with a lower learning rate"
+            )
+        return x
 
     @property
     def asked(self) -> Int64[Tensor, " n"] | None:
@@ -117,9 +127,15 @@ class Subject:
 
     @functools.cached_property
     def training(self) -> Batch:
-        """The training part, where samples may have been copied from; at most 60,000 examples, or 1 GB, of it."""
+        """Training examples that samples may have been copied from, each once; at most 60,000 of them, or 1 GB."""
         elements = math.prod(self.model.spec.shape) or 1
-        return self._some(self.train.train, max(2, min(TRAINING, ELEMENTS // elements)), 2)
+        found = self._some(self.train.train, max(2, min(TRAINING, ELEMENTS // elements)), 2)
+        if self.held.tokens:
+            return found
+        # A copy of an example that stands there twice would have two nearest neighbours.
+        place = {row.tobytes(): i for i, row in enumerate(found.x.numpy())}
+        kept = torch.tensor(sorted(place.values()))
+        return Batch(found.x[kept], None if found.label is None else found.label[kept])
 
     def _some(self, split: Split, n: int, seed: int) -> Batch:
         """n examples of a part, in an order drawn by the seed."""

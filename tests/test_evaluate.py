@@ -170,7 +170,8 @@ def test_looks_at_a_part_are_counted_and_the_kept_report_is_what_was_found(tmp_p
     for look in (1, 2):
         report = evaluate(run.path)
         assert report.looks == look
-        keep(Run.open(run.path), report)
+        assert f"look {look}" in str(report)
+    keep(Run.open(run.path), report)
     again = kept(Run.open(run.path))
     assert again == report
     for mine, theirs in zip(again.rows, report.rows, strict=True):
@@ -194,7 +195,78 @@ def test_conditional_models_are_asked_for_the_labels_of_held_out_examples():
 def test_likelihoods_of_unequal_spaces_do_not_compare():
     row = Row(about="likelihood", name="negative log-likelihood", unit="nats per example", model=1.0, error=0.1, n=10, space="binary")
     assert row.comparable != dataclasses.replace(row, space="8-bit").comparable
-    assert row.comparable == dataclasses.replace(row, model=2.0, note="another K").comparable
+    assert row.comparable == dataclasses.replace(row, model=2.0, note="another note").comparable
+
+
+def test_bounds_of_different_numbers_of_samples_do_not_compare(monkeypatch):
+    model, dataset = build("vae", "digits", hidden=(8,), latent_dim=2)
+    quick = next(row for row in evaluate(model, dataset).rows if row.about == "likelihood")
+    monkeypatch.setattr("pofx.metrics.likelihood.SAMPLES", 8)
+    full = next(row for row in evaluate(model, dataset, full=True).rows if row.about == "likelihood")
+    assert quick.n == full.n
+    assert quick.comparable != full.comparable
+    assert "K = 8" in full.space
+
+
+def test_a_limited_likelihood_is_not_of_the_first_rows_of_a_sorted_source():
+    x = np.repeat(np.arange(10.0), 1200).reshape(-1, 1) + np.random.default_rng(0).standard_normal((12_000, 1)) / 10
+    dataset = data.from_arrays(x.astype(np.float32))
+    cls = discovery.model("vae")
+    subject = Subject(cls(dataset.spec, cls.Config(hidden=(8,))), dataset, dataset, dataset.test, "test")
+    seen = torch.cat([batch.x for batch in subject.batches(300)])
+    assert float(seen.mean()) == pytest.approx(0, abs=0.25)  # standardised: the first 300 are 1.4 below
+    assert torch.equal(seen, subject.held.batch(subject.held.positions(shuffle=0)[:300]).x)
+
+
+def test_the_runs_own_data_by_name_are_divided_as_for_training_and_overlaps_are_told(tmp_path):
+    from pofx.data import Options
+
+    run = pofx.train("vae", "digits", run=tmp_path / "run", steps=2, hidden=(8,), report=False, data_options=Options(seed=1))
+    assert torch.equal(run.dataset("digits").test._rows, run.dataset().test._rows)
+    other = data.load("digits", codec=run.codec)
+    report = evaluate(run.path, other)
+    assert any("were trained on" in sentence for sentence in report.warnings)
+    assert not any("were trained on" in sentence for sentence in evaluate(run.path).warnings)
+
+
+def test_data_of_another_scaling_or_shape_are_refused(tmp_path):
+    x = np.random.default_rng(0).standard_normal((300, 2)).astype(np.float32)
+    dataset = data.from_arrays(x)
+    run = pofx.train("vae", dataset, run=tmp_path / "run", steps=2, hidden=(8,), report=False)
+    assert evaluate(run.path, dataset).rows  # arrays in memory have no name to be found by
+    with pytest.raises(UsageError, match="another scaling"):
+        evaluate(run.path, data.from_arrays(10 * x + 50))
+    with pytest.raises(UsageError, match="another kind or shape"):
+        evaluate(run.path, data.from_arrays(x[:, :1]))
+
+
+def test_samples_that_are_not_finite_are_told():
+    model, dataset = build("gan", "digits")
+    model.generator.requires_grad_(False)
+    next(iter(model.generator.parameters())).fill_(math.nan)
+    with pytest.raises(UsageError, match="not finite"):
+        evaluate(model, dataset)
+
+
+@pytest.mark.parametrize("rows", [10, 14, 25, 45])
+def test_tiny_data_are_measured_as_far_as_they_go(rows):
+    x = np.random.default_rng(0).standard_normal((rows, 2)).astype(np.float32)
+    dataset = data.from_arrays(x)
+    cls = discovery.model("vae")
+    report = evaluate(cls(dataset.spec, cls.Config(hidden=(8,))), dataset)
+    assert report.warnings
+    assert not {"memorisation", "repetition"} & {flag.check for flag in report.flags}
+
+
+def test_binary_images_have_the_entropy_of_their_bits_as_a_floor():
+    from pofx.data import Options
+
+    x = np.full((300, 4, 4), 128, dtype=np.uint8)
+    dataset = data.from_arrays(x, options=Options(bits=1))
+    cls = discovery.model("vae")
+    row = next(r for r in evaluate(cls(dataset.spec, cls.Config(hidden=(8,))), dataset).rows if r.about == "likelihood")
+    assert row.floor == pytest.approx(16 * math.log(2), rel=1e-3)
+    assert dataset.test.draw_hash() in row.note
 
 
 def test_a_bound_with_full_takes_5000_importance_samples(monkeypatch):

@@ -156,6 +156,15 @@ class Split:
             if rest:
                 yield self.batch(torch.tensor([len(self) - rest]), window=rest, device=device)
 
+    def entropy(self) -> float | None:
+        """Mean entropy in nats of an example's binarisation given its grey values, below which no likelihood of the bits
+        can be expected to fall; None where nothing is binarised."""
+        if self.bits != 1:
+            return None
+        x = self.x if self._rows is None else self.x[self._rows]
+        p = x.to(torch.float64) / (255 if x.dtype == torch.uint8 else 1)
+        return float(-(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)).sum() / len(x))
+
     def draw_hash(self) -> str:
         """Hash of the one fixed binarisation, so that numbers measured on it can be compared."""
         digest = hashlib.sha256()

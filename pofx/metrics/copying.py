@@ -21,6 +21,8 @@ kinds = frozenset({"images", "vectors", "sequences"})
 CELLS, ENOUGH = 3, 20
 #: Held-out examples that may look like copies, at least so many of them, and the share of samples that is too much.
 EXPECTED, LEAST, TOO_MANY = 0.01, 5, 0.1
+#: Held-out examples below which the threshold of copies is too uncertain for a flag.
+CERTAIN = 50
 #: Two samples nearer than this share of the usual distance between neighbours are the same picture.
 SAME = 0.1
 
@@ -168,6 +170,8 @@ def measure(subject: "Subject") -> Iterator[Row | Flag]:
         "repeated samples", "share", model=again, error=error, draws=draws, floor=theirs, better="floor",
         meaning="another sample nearer than a tenth of the usual distance", note=f"{_exact(subject):,} exact duplicates",
     )  # fmt: skip
+    if len(real) < CERTAIN:
+        return
     if copied - found.held.mean() - 2 * (error or 0) > TOO_MANY:
         yield Flag(
             check="memorisation",

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 needs = (Samples,)
 kinds = frozenset({"images", "vectors", "sequences"})
 
+#: Examples of which half still have a covariance.
+LEAST = 4
+
 
 def _factor(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The mean, and a factor R of the covariance R^T R with at most as many rows as features."""
@@ -46,6 +49,8 @@ def frechet_distance(real: Float[np.ndarray, "n features"], fake: Float[np.ndarr
 
 def measure(subject: "Subject") -> Iterator[Row]:
     """In the features of choice, and in principal components as a cross-check, so that no model is tuned to one network."""
+    if subject.n < LEAST:
+        return
     yield _row(subject, subject.features)
     if subject.components.name != subject.features.name:
         yield _row(subject, subject.components)

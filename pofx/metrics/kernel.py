@@ -18,6 +18,8 @@ kinds = frozenset({"images", "vectors", "sequences"})
 
 #: Widths of the Gaussian kernels, as multiples of the median distance between real examples.
 WIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)
+#: Examples of which half still are two.
+LEAST = 4
 #: Rows of a kernel matrix that are held at once.
 BLOCK = 1024
 #: Examples that the median distance is taken over.
@@ -166,12 +168,15 @@ def kernel_mmd(real: Float[np.ndarray, "n features"], fake: Float[np.ndarray, "m
 
 def measure(subject: "Subject") -> Iterator[Row]:
     """Both kernels over all pairs (the mean over all subsets), with their errors and floors from one pass over the pairs."""
+    if subject.n < LEAST:
+        return
     parts = [subject.seen(which) for which in ("real", "drawn", "other", "gaussian")]
     for name, kernel in (("kernel distance (KID)", cubic), ("kernel MMD²", gaussians(parts[0]))):
         value, floor, error, draws, trivial = spread(kernel, *parts)
         yield Row(
             about="samples", name=name, unit="unbiased, 0 for equal distributions", model=value, error=error, draws=draws,
             n=len(parts[1]), baselines={"gaussian": trivial}, floor=floor, features=subject.features.name,
+            meaning="over all pairs, the mean over all subsets",
         )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def measure(subject: "Subject") -> Iterator[Row]:
     samples = knobs.get("samples", first.samples)
     trivial = baselines.fit(first.space, subject.model.spec, subject.train.train)
     codec, density = subject.train.codec, first.space == "density"
-    truth = toys.log_density(subject.train.source) if density else None
+    truth = toys.log_density(subject.dataset.source) if density else None
     nats: list[Tensor] = []
     lengths: list[Tensor] = []
     theirs: dict[str, list[Tensor]] = {name: [] for name in trivial}
@@ -54,9 +54,13 @@ def measure(subject: "Subject") -> Iterator[Row]:
     mine, length = torch.cat(nats), torch.cat(lengths)
     shift = codec.log_jacobian() if density else 0.0
     mine, others = mine - shift, {name: torch.cat(parts) - shift for name, parts in theirs.items()}
-    notes = [f"upper bound, {samples:,} importance samples" if bound and samples else "upper bound" if bound else "exact", first.space]
+    # A bound falls with its importance samples, so that bounds of several numbers of them are not ranked together.
+    space = first.space + (f", bound with K = {samples:,}" if bound and samples else ", bound" if bound else "")
+    notes = ["upper bound" if bound else "exact"]
     if density:
-        notes[-1] += " in units of the source"
+        notes.append("in units of the source")
+    if first.space == "binary" and subject.held.bits == 1:
+        notes.append(f"one fixed binarisation, {subject.held.draw_hash()}; real: the entropy of the drawn bits themselves")
     if first.space == "8-bit" and (used := len(subject.train.train.x[:LOOKED_AT].unique())) <= FEW_LEVELS:
         notes.append(f"only {used} of the 256 grey levels occur: a histogram spends nothing on the others, a smooth likelihood must")
     if truth is not None:
@@ -71,9 +75,9 @@ def measure(subject: "Subject") -> Iterator[Row]:
         draws=draws,
         baselines={name: float(values.mean()) for name, values in others.items()},
         n=len(mine),
-        floor=float(torch.cat(floors).mean()) if floors else None,
+        floor=float(torch.cat(floors).mean()) if floors else subject.held.entropy() if first.space == "binary" else None,
         # Windows of other lengths give their first tokens other shares.
-        space=f"{first.space}, windows of {subject.model.window}" if first.space == "tokens" else first.space,
+        space=f"{space}, windows of {subject.model.window}" if first.space == "tokens" else space,
         note="; ".join(notes),
     )
     if first.space not in ("tokens", "8-bit"):
@@ -92,6 +96,7 @@ def measure(subject: "Subject") -> Iterator[Row]:
         draws=residual,
         baselines={name: float(values.sum()) / total for name, values in others.items()},
         n=int(length.sum()) if first.space == "tokens" else len(mine),
-        space=first.space,
+        space=space,
+        note="; ".join([*notes, *([f"windows of {subject.model.window}, empty context at each start"] if first.space == "tokens" else [])]),
     )
     yield row

@@ -42,7 +42,7 @@ def mode_coverage(x: Float[np.ndarray, "n features"], centres: Float[np.ndarray,
 
 def measure(subject: "Subject") -> Iterator[Row]:
     """For the built-in mixtures, whose modes are known."""
-    if subject.train.source not in toys.MIXTURES:
+    if subject.train.source not in toys.MIXTURES or subject.dataset.source != subject.train.source:
         return
     centres, codec = toys.modes(subject.train.source), subject.train.codec
 

@@ -1,10 +1,11 @@
 """Nearest neighbours: does a sample's nearest neighbour tell that it is one?"""
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from pofx import intervals
 from pofx.core import Samples
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 needs = (Samples,)
 kinds = frozenset({"images", "vectors", "sequences"})
 
+#: Examples of which half still have neighbours.
+LEAST = 4
 #: Numbers of a distance matrix that are held at once.
 ELEMENTS = 1 << 23
 
@@ -61,30 +64,43 @@ def nearest_neighbour_accuracy(real: Float[np.ndarray, "n features"], fake: Floa
         Revisiting Classifier Two-Sample Tests (Lopez-Paz and Oquab, 2017), https://arxiv.org/abs/1610.06545
         An Empirical Study on Evaluation Metrics of Generative Adversarial Networks (Xu et al., 2018), https://arxiv.org/abs/1806.07755
     """
-    return float(_right(real, fake).mean())
+    return accuracy(real, fake)[0]
 
 
-def _right(real: np.ndarray, fake: np.ndarray) -> Bool[np.ndarray, " rows"]:
+def accuracy(real: Float[np.ndarray, "n features"], fake: Float[np.ndarray, "m features"]) -> tuple[float, float]:
+    """`nearest_neighbour_accuracy` and its standard error: p (1 - p) (1 + m) / (n + m) is its variance, m the share of
+    points that are their neighbour's neighbour, since two such points are right or wrong together.
+
+    References:
+        Multivariate Two-Sample Tests Based on Nearest Neighbors (Schilling, 1986), https://doi.org/10.1080/01621459.1986.10478337
+    """
     if min(len(real), len(fake)) < 2:
         raise ValueError("at least two rows of each set are needed")
     pool = np.concatenate((np.asarray(real, dtype=np.float64), np.asarray(fake, dtype=np.float64)))
     is_fake = np.arange(len(pool)) >= len(real)
     _, nearest = neighbours(pool, pool, skip_self=True)
-    return is_fake[nearest[:, 0]] == is_fake
+    nearest = nearest[:, 0]
+    share = float((is_fake[nearest] == is_fake).mean())
+    mutual = float((nearest[nearest] == np.arange(len(pool))).mean())
+    # Shares near 0 and 1 are not known for certain: one of n might have been otherwise.
+    spread = max(share * (1 - share), 1 / len(pool))
+    return share, math.sqrt(spread * (1 + mutual) / len(pool))
 
 
 def measure(subject: "Subject") -> Iterator[Row]:
     """As an effect size beside real data against real data."""
+    if subject.n < LEAST:
+        return
     real, fake, other, trivial = (subject.seen(which) for which in ("real", "drawn", "other", "gaussian"))
     subsets = [nearest_neighbour_accuracy(real[i], fake[j]) for i, j in intervals.halves(len(real), len(fake), intervals.FEW_ROUNDS)]
-    draws = Draws("subsets", np.array(subsets))
+    value, error = accuracy(real, fake)
     yield Row(
         about="samples",
         name="nearest-neighbour accuracy",
         unit="1/2 for equal distributions",
-        model=nearest_neighbour_accuracy(real, fake),
-        error=draws.error(),
-        draws=draws,
+        model=value,
+        error=error,
+        draws=Draws("subsets", np.array(subsets)),
         n=len(fake),
         baselines={"gaussian": nearest_neighbour_accuracy(real, trivial)},
         better="floor",

@@ -1,5 +1,6 @@
 """Precision, recall, density and coverage: do samples lie where real data do, and do they reach everywhere real data are?"""
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,8 @@ def measure(subject: "Subject") -> Iterator[Row | Flag]:
     # Neighbourhoods of lonely examples are so wide that noise may lie in one: distances tell noise, precision does not.
     usual, reached = (neighbours(rows, other)[0][:, 0] for rows in (real, fake))
     far, error, draws = share(reached > np.quantile(usual, FAR))
+    # The quantile is an estimate too.
+    error = math.hypot(error or 0.0, math.sqrt(FAR * (1 - FAR) / len(real)))
     yield Row(
         about="samples", name="samples far from data", unit="share", model=far, error=error, draws=draws, n=len(fake),
         baselines={"gaussian": float((neighbours(trivial, other)[0][:, 0] > np.quantile(usual, FAR)).mean())},

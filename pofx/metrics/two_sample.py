@@ -47,7 +47,9 @@ def classifier_two_sample_test(
     if len(np.unique(is_fake[first])) < 2:
         raise ValueError("too few rows to be divided")
     scaler = StandardScaler().fit(pool[first])
-    network = MLPClassifier((HIDDEN,), max_iter=PASSES, batch_size=min(64, n), random_state=mix(seed, "network") % 2**31)
+    network = MLPClassifier(
+        (HIDDEN,), max_iter=PASSES, n_iter_no_change=PASSES, batch_size=min(64, n), random_state=mix(seed, "network") % 2**31
+    )
     with warnings.catch_warnings():
         # A fixed number of passes is the protocol.
         warnings.simplefilter("ignore", ConvergenceWarning)
