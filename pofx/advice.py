@@ -25,7 +25,7 @@ class Choice:
 
     take: its name; None where none can be recommended. row: the measure that the choice rests on.
     said: the column's numbers on the part of the choice. reasons: clauses about the others. rivals: those that there is no
-    evidence against.
+    evidence against. matched: a trivial model is no worse.
     """
 
     use: Use
@@ -34,6 +34,7 @@ class Choice:
     said: str
     reasons: tuple[str, ...]
     rivals: tuple[str, ...] = ()
+    matched: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The choice as JSON-able values."""
@@ -124,8 +125,15 @@ def _choose(use: Use, line: Line, excluded: set[str]) -> Choice:
             reasons.append(f"its difference of {difference} to {other} ({phrase(line, other)}) is no evidence")
     if line.least is not None and others:
         reasons.append(f"one seed's differences below {number(line.least)} are no evidence")
+    trivial = _trivial(line, first)
     return Choice(
-        use=use, take=first, rivals=tuple(rivals), row=line.row, said=phrase(line, first), reasons=(*reasons, *_trivial(line, first))
+        use=use,
+        take=first,
+        rivals=tuple(rivals),
+        row=line.row,
+        said=phrase(line, first),
+        reasons=(*reasons, *trivial),
+        matched=bool(trivial),
     )
 
 
@@ -160,7 +168,9 @@ def sentences(choice: Choice, chosen_on: str, final: Comparison | None) -> str:
     same = [dataclasses.replace(line, row=dataclasses.replace(line.row, better=row.better)) for line in alike]
     floor = same[0].row.floor if same else row.floor
     real = f", where real data have {number(floor)}" if floor is not None else ""
-    rivals = f" ({' and '.join(choice.rivals)} may be as good)" if choice.rivals else ""
+    doubts = [f"{' and '.join(choice.rivals)} may be as good"] if choice.rivals else []
+    doubts += ["a trivial model is no worse"] if choice.matched else []
+    rivals = f" ({', and '.join(doubts)})" if doubts else ""
     if final is not None and same:
         measured = f"{phrase(same[0], choice.take)} on the {final.part} part{real}; it was chosen by {choice.said} on the {chosen_on} part"
     else:
