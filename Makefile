@@ -1,7 +1,8 @@
 # Needs Python 3.11 or newer and make; everything else goes into .venv, at the versions of constraints.txt.
 #   make demo     train a small model, evaluate it and name the report to open
 #   make test     what a change must pass: lint, types, tests
-#   make bench    speed against plain loops        make soak    kills and damaged files, many times over
+#   make bench    speed against plain loops, and of evaluations
+#   make soak     kills and damaged files, many times over; checks of evaluations against what is known to be wrong
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -40,10 +41,12 @@ test: lint
 
 bench: .venv/dev
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/evaluation.py
 
 soak: .venv/dev
 	$(BIN)/python benchmarks/corruption.py
 	$(BIN)/python benchmarks/resume.py
+	$(BIN)/python benchmarks/controls.py
 
 # The table of models in README.md, from the models themselves.
 readme: .venv/core
