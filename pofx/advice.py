@@ -11,6 +11,8 @@ Use = Literal["sampling", "likelihood", "features", "speed"]
 USES: tuple[Use, ...] = ("sampling", "likelihood", "features", "speed")
 #: Distances between samples and real data by which samplers are ranked, the one that sees most first.
 DISTANCES = ("kernel MMD²", "kernel distance (KID)", "divergence of 3-grams")
+#: Other measures of samples that are heard.
+OPINIONS = ("Fréchet distance", "kernel distance (KID)", "coverage", "nearest-neighbour accuracy")
 #: Beginnings of the names of measures by which codes are ranked.
 PROBES = ("linear probe", "neighbours of the same class")
 #: Clauses that do not begin with a model's name, which keeps its letters.
@@ -25,7 +27,7 @@ class Choice:
 
     take: its name; None where none can be recommended. row: the measure that the choice rests on.
     said: the column's numbers on the part of the choice. reasons: clauses about the others. rivals: those that there is no
-    evidence against. matched: a trivial model is no worse.
+    evidence against. matched: a trivial model is no worse. flagged: checks that the column failed.
     """
 
     use: Use
@@ -35,6 +37,7 @@ class Choice:
     reasons: tuple[str, ...]
     rivals: tuple[str, ...] = ()
     matched: bool = False
+    flagged: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The choice as JSON-able values."""
@@ -93,12 +96,28 @@ def choose(comparison: Comparison) -> list[Choice]:
     A model that is flagged for memorisation is not chosen for sampling.
     """
     copying = {column.name for column in comparison.columns if any(flag.check == "memorisation" for _, flag in column.flags)}
-    return [
+    found = [
         _choose(use, line, copying if use == "sampling" else set())
         for use in USES
         for line in measures(comparison, use)
         if line.ranked
     ]  # fmt: skip
+    return [_doubted(choice, comparison) for choice in found]
+
+
+def _doubted(choice: Choice, comparison: Comparison) -> Choice:
+    """The choice with what speaks against it: flags of its samples, other measures that say otherwise, missing labels."""
+    reasons: list[str] = []
+    flagged: tuple[str, ...] = ()
+    if choice.use == "sampling" and choice.take is not None:
+        flags = [flag for column in comparison.columns if column.name == choice.take for _, flag in column.flags]
+        flagged = tuple(dict.fromkeys(flag.check for flag in flags))
+        others = [line for line in comparison.lines if line.row.about == "samples" and line.best not in (None, choice.take)]
+        named = [f"{line.row.name} ({line.row.features}) says {line.best}" for line in others if line.row.name in OPINIONS]
+        reasons += [f"one measure is not all: {', '.join(named)}"] if named else []
+    if choice.use == "features" and choice.row.about == "reconstruction":
+        reasons.append("no labels are known here, so that codes are judged by reconstruction alone, in which larger ones do better")
+    return dataclasses.replace(choice, flagged=flagged, reasons=(*choice.reasons, *reasons))
 
 
 def _choose(use: Use, line: Line, excluded: set[str]) -> Choice:
@@ -144,7 +163,7 @@ def _trivial(line: Line, name: str) -> list[str]:
     if not rivals or sum(line.scores(name)) / len(cell.values) < min(rivals.values()):
         return []
     rival = min(rivals, key=rivals.__getitem__)
-    return [f"a trivial model ({rival}) has {number(line.row.baselines[rival])}, which is no worse: train for longer, or with more data"]
+    return [f"a trivial model ({rival}) has {number(line.row.baselines[rival])}, which is no worse"]
 
 
 def phrase(line: Line, name: str) -> str:
@@ -170,12 +189,11 @@ def sentences(choice: Choice, chosen_on: str, final: Comparison | None) -> str:
     real = f", where real data have {number(floor)}" if floor is not None else ""
     doubts = [f"{' and '.join(choice.rivals)} may be as good"] if choice.rivals else []
     doubts += ["a trivial model is no worse"] if choice.matched else []
+    doubts += [f"but flagged for {' and '.join(choice.flagged)}"] if choice.flagged else []
     rivals = f" ({', and '.join(doubts)})" if doubts else ""
-    if final is not None and same:
-        measured = f"{phrase(same[0], choice.take)} on the {final.part} part{real}; it was chosen by {choice.said} on the {chosen_on} part"
-    else:
-        measured = f"{choice.said} on the {chosen_on} part{real}"
-    return " ".join([f"For {choice.use} take {choice.take}{rivals}.", f"Its {what} is {measured}.", *reasons])
+    parts = [f"For {choice.use} take {choice.take}{rivals}.", f"On the {chosen_on} part its {what} is {choice.said}{'' if same else real}."]
+    tested = [f"On the {final.part} part it is {phrase(same[0], choice.take)}{real}."] if final is not None and same else []
+    return " ".join([*parts, *reasons, *tested])
 
 
 def _alike(a: Row, b: Row) -> bool:

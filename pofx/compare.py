@@ -137,7 +137,7 @@ def write(
 
 def table(comparison: Comparison) -> str:
     """Flags, notes and the table of all measures, as HTML."""
-    head = ("measure", *comparison.names, "real", "trivial", "n", "")
+    head = ("measure", *comparison.names, "real", "trivial", "n")
     groups = [
         (about, [_cells(line, comparison.names) for line in lines])
         for about, lines in groupby(comparison.lines, lambda line: line.row.about)
@@ -154,12 +154,12 @@ def _cells(line: Line, names: list[str]) -> list[str]:
         note = f"<br>{page.soft(line.cells[name].note)}" if name in line.cells and line.cells[name].note else ""
         shown.append((f"<strong>{value}</strong>" if name == best else value) + note)
     return [
-        f"{page.text(row.name)}<br>{page.soft(row.unit)}",
+        f"{page.text(f'{row.arrow} {row.name}')}<br>{page.soft('; '.join(filter(None, (row.unit, row.space, row.features))))}"
+        + page.folded(row.remark),
         *shown,
         page.text(number(row.floor)) if row.floor is not None else "",
         page.lines(f"{number(value)} {name}" for name, value in row.baselines.items()),
         f"{row.n:,}",
-        page.soft("; ".join(filter(None, (row.remark, row.space if row.space not in row.note else "")))),
     ]
 
 

@@ -206,12 +206,13 @@ class Line:
         if len(cell.values) == 1:
             return [dataclasses.replace(self.row, model=cell.values[0], error=cell.errors[0]).value]
         median, low, high = number(statistics.median(cell.values)), number(min(cell.values)), number(max(cell.values))
+        half = self.half_width(name)
+        interval = f" ± {half:.2g}" if half is not None else ""
         if low == high:
-            return [median]
+            return [median + interval]
         if self.row.better == "neither":
             return [median, f"{low} to {high}"]
-        half = self.half_width(name)
-        return [median + (f" ± {half:.2g}" if half is not None else ""), f"worst {number(self.worst(name))}"]
+        return [median + interval, f"worst {number(self.worst(name))}"]
 
     def worst(self, name: str) -> float:
         """The value of a column's worst seed; one that is not a number is worse than any."""

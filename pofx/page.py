@@ -66,9 +66,9 @@ def numbers(head: Sequence[str], groups: Iterable[tuple[str, Sequence[Sequence[s
     """A table that scrolls inside its own container where it is wider than the screen.
 
     Arguments:
-        head: text. groups: of rows, each under its name, which is text; cells are HTML. The last column holds notes.
+        head: text. groups: of rows, each under its name, which is text; cells are HTML. A last column without a name holds notes.
     """
-    last = len(head) - 1
+    last = len(head) - 1 if not head[-1] else -1
 
     def row(tag: str, cells: Sequence[str]) -> str:
         kinds = [' class="first"' if i == 0 else ' class="note"' if i == last else "" for i in range(len(cells))]
@@ -80,6 +80,11 @@ def numbers(head: Sequence[str], groups: Iterable[tuple[str, Sequence[Sequence[s
         for name, rows in groups
     )
     return f'<div class="wide"><table class="numbers">{row("th", [text(name) for name in head])}{body}</table></div>'
+
+
+def folded(sentence: str) -> str:
+    """Text that unfolds where it is asked for."""
+    return f'<details class="soft"><summary>about</summary>{text(sentence)}</details>' if sentence else ""
 
 
 def soft(sentence: str) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -36,9 +37,16 @@ def hardware() -> dict[str, Any]:
     }
 
 
+_trained = itertools.count()
+
+
 def peak_memory(device: "torch.device") -> int | None:
-    """The most memory that this process has held so far, in bytes: of an accelerator, else resident; None where unknown."""
+    """The most memory that this process has held, in bytes: of an accelerator, else resident; None where unknown, as it is
+    for a process that has trained before, whose peak may be of that time."""
     import torch
+
+    if next(_trained):
+        return None
 
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)

@@ -26,12 +26,12 @@ def row(about, name, value, error=0.01, better="lower", **fields):
     return Row(about=about, name=name, unit=fields.pop("unit", "units"), model=value, error=error, n=100, better=better, **fields)
 
 
-def comparison(part="validation", flags=(), **columns):
+def comparison(part="validation", flags=(), check="memorisation", **columns):
     """Of columns by name, each a list of rows, or of such lists for several seeds; `flags` are of columns."""
     made = []
     for name, rows in columns.items():
         seeds = rows if isinstance(rows[0], list) else [rows]
-        found = (Flag(check="memorisation", sentence="copies"),) if name in flags else ()
+        found = (Flag(check=check, sentence="copies"),) if name in flags else ()
         reports = [
             Report(model=name, data="d", part=part, fingerprint="f", step=1, rows=tuple(one), flags=found if seed == 0 else ())
             for seed, one in enumerate(seeds)
@@ -56,7 +56,7 @@ def said(found, use, final=None):
 def test_sampling_follows_the_distance(a, b, best):
     take, text = said(comparison(a=[mmd(a)], b=[mmd(b)]), "sampling")
     assert take == [best]
-    assert f"For sampling take {best}. Its kernel MMD²" in text
+    assert f"For sampling take {best}. On the validation part its kernel MMD²" in text
     # The numbers, their intervals, the floor, and what would not have been evidence.
     for shown in ("0.1 ± 0.02", "0.5 ± 0.02", "by 0.4 ± 0.028", "real data have 0.001", "below 0.02772 are no evidence"):
         assert shown in text
@@ -146,10 +146,19 @@ def test_a_trivial_model_that_is_no_worse_is_named(trivial, beaten):
     assert ("take a (a trivial model is no worse)." in text) != beaten
 
 
-def test_the_numbers_of_the_test_part_come_first():
+def test_flags_and_measures_that_say_otherwise_are_told():
+    coverage = [row("samples", "coverage", value, better="higher", features="f") for value in (0.1, 0.9)]
+    flagged = {"flags": ("a",), "check": "off the data"}
+    text = said(comparison(a=[mmd(0.1), coverage[0]], b=[mmd(0.5), coverage[1]], **flagged), "sampling")[1]
+    assert "take a (but flagged for off the data)" in text
+    assert "coverage (f) says b" in text
+    assert "says" not in said(comparison(a=[mmd(0.1), coverage[1]], b=[mmd(0.5), coverage[0]]), "sampling")[1]
+
+
+def test_numbers_of_the_two_parts_are_kept_apart():
     final = comparison("test", a=[mmd(0.2)])
     _, text = said(comparison(a=[mmd(0.1)], b=[mmd(0.5)]), "sampling", final)
-    assert text.index("0.2 ± 0.02 on the test part") < text.index("chosen by 0.1 ± 0.02 on the validation part")
+    assert text.index("On the validation part") < text.index("0.1 ± 0.02") < text.index("On the test part it is 0.2 ± 0.02")
 
 
 # ---------------------------------------------------------------------------------------------------- candidates

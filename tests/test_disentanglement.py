@@ -102,9 +102,10 @@ def test_concentration_by_hand():
 
 def test_error_from_disjoint_parts_is_that_of_their_mean():
     parts = RANDOM.standard_normal((8, 500))
-    # Each of 500 times: the mean of 8 standard normal numbers has a standard error of 1 / sqrt(8).
+    # Each of 500 times: the mean of 8 standard normal numbers has a standard error of 1 / sqrt(8), widened by Student for
+    # the 8 that it is known from.
     errors = [disentanglement._of_parts(list(parts[:, i])).error() for i in range(500)]
-    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(1 / np.sqrt(8), rel=0.1)
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(2.365 / 1.96 / np.sqrt(8), rel=0.1)
     assert disentanglement._of_parts([1.0, 2.0, 6.0]).values.mean() == pytest.approx(3)
 
 

@@ -32,11 +32,14 @@ def load(request: Request) -> Dataset:
     try:
         mapped = path.suffix.lower() == ".npy" and path.stat().st_size > MAPPED
         array, label = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False), None
+        notes: tuple[str, ...] = ()
         if isinstance(array, np.lib.npyio.NpzFile):
             with array as archive:
                 if "x" not in archive:
                     raise UsageError(f"{path} holds {', '.join(archive.files) or 'nothing'}: name the array of examples x")
                 array, label = archive["x"], archive.get("label")
+                others = [name for name in archive.files if name not in ("x", "label")]
+                notes = (f"{path}: {', '.join(others)} not read; labels are read from an array named label",) if others else ()
     except (UsageError, PermissionError):
         raise
     except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
@@ -46,7 +49,7 @@ def load(request: Request) -> Dataset:
         reason = "it does not begin like one" if "pickle" in str(error) else error
         raise UsageError(f"{path} is not a whole {path.suffix} file ({reason}): save it again") from error
     labels = None if label is None else from_array(label, source=str(path))
-    return build(request, array, labels, content=digest(path))
+    return build(request, array, labels, content=digest(path), notes=notes)
 
 
 def build(

@@ -25,6 +25,8 @@ kinds = frozenset({"images", "vectors"})
 ACTIVE = 0.01
 #: Share of active units below which codes have collapsed.
 COLLAPSED = 0.05
+#: Codes that must be the same before they are called so.
+TELLING = 10
 #: Codes of the prior that its variance is taken over.
 PRIOR = 10_000
 #: Labels of probes, besides all; how many disjoint sets of them; labels of the largest probe, and with `full`.
@@ -168,7 +170,7 @@ def measure(subject: "Subject") -> Iterator[Row | Flag]:
         better="neither",
         note="a unit whose code varies over x by more than " + ("0.01 of its prior variance" if prior is not None else "rounding"),
     )
-    if active.sum() < max(1, COLLAPSED * len(active)):
+    if len(codes) >= TELLING and active.sum() < max(1, COLLAPSED * len(active)):
         yield Flag(
             check="collapsed codes",
             sentence=f"{active.sum()} of {len(active)} units of the code vary with x, so that a code says next to nothing about it: "
@@ -190,7 +192,7 @@ def _labelled(subject: "Subject", held_x: Tensor, held_label: np.ndarray, codes:
     spaces = {
         "model": (encoded(subject, train_x), codes),
         "raw values": (_flat(train_x), _flat(held_x)),
-        "principal components": (components(train_x), components(held_x)),
+        f"{codes.shape[1]} principal components": (components(train_x), components(held_x)),
     }
     blind = "; made without labels" if getattr(subject.model.config, "conditional", False) else ""
     for count in sorted({*(few for few in LABELS if few < len(label)), len(label)}):

@@ -151,10 +151,13 @@ def measure(subject: "Subject") -> Iterator[Row | Flag]:
     )
     means = KMeans(CELLS, n_init=3, random_state=0).fit(train)
     score = _c_t(held_distance[:, 0], fake_distance[:, 0], means.predict(real), means.predict(fake))
-    yield row(
-        "C_T", "z-score", model=score, error=1.0, better="neither", floor=0.0,
-        meaning="far below 0: nearer to training examples than held-out data, by copying or by smoothness; far above 0: off the data",
-    )  # fmt: skip
+    # No cell of few samples says anything.
+    if math.isfinite(score):
+        yield row(
+            "C_T", "z-score", model=score, error=1.0, better="neither", floor=0.0,
+            meaning="far below 0: nearer to training examples than held-out data, by copying or by smoothness; far above 0: off the data; "
+            "its interval is that of equal distributions",
+        )  # fmt: skip
     authentic, error, draws = share(_authentic(fake_distance[:, 0], fake_row[:, 0], train))
     truth = float(_authentic(held_distance[:, 0], held_row[:, 0], train).mean())
     yield row("authenticity", "share", model=authentic, error=error, draws=draws, better="floor", floor=truth)
@@ -182,8 +185,8 @@ def measure(subject: "Subject") -> Iterator[Row | Flag]:
         yield Flag(
             check="repetition",
             sentence=f"{again:.0%} of the samples repeat another sample ({theirs:.1%} of real data do; distances are in units of "
-            f"{number(usual)} to the nearest training example): the model draws few different ones; for an adversarial one, strengthen "
-            "the penalty or lower the learning rate",
+            f"{number(usual)} to the nearest training example): the model draws few different ones; look at them, and train longer or "
+            "with a lower learning rate",
         )
 
 

@@ -24,24 +24,26 @@ LEAST = 4
 def _factor(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The mean, and a factor R of the covariance R^T R with at most as many rows as features."""
     x = np.asarray(x, dtype=np.float64)
-    if x.ndim != 2 or len(x) < 2:
-        raise ValueError(f"features must be (n, features) with n of at least 2, not {x.shape}")
+    if x.ndim != 2 or len(x) < 2 or not np.isfinite(x).all():
+        raise ValueError(f"features must be (n, features), finite, with n of at least 2, not {x.shape}")
     mean = x.mean(0)
     return mean, np.linalg.qr((x - mean) / np.sqrt(len(x) - 1), mode="r")
 
 
 def frechet_distance(real: Float[np.ndarray, "n features"], fake: Float[np.ndarray, "m features"]) -> float:
-    """|mean difference|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) in float64, in in mean variances of a feature.
+    """|mean difference|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) in float64, in squared units of the features.
 
     With C = R^T R, tr (C1 C2)^(1/2) is the sum of the singular values of R1 R2^T: no root of a singular matrix is
     taken, so fewer rows than features do no harm to the arithmetic (they bias the estimate upwards all the same).
-    Raises `ValueError` for fewer than two rows.
+    Raises `ValueError` for fewer than two rows, for values that are not finite and for unequal numbers of features.
 
     References:
         GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium (Heusel et al., 2017),
         https://arxiv.org/abs/1706.08500
     """
     (mean1, root1), (mean2, root2) = _factor(real), _factor(fake)
+    if len(mean1) != len(mean2):
+        raise ValueError(f"both sets must have as many features, not {len(mean1)} and {len(mean2)}")
     cross = np.linalg.svd(root1 @ root2.T, compute_uv=False).sum()
     # Rounding can bring equal sets slightly below 0.
     return max(0.0, float(((mean1 - mean2) ** 2).sum() + (root1**2).sum() + (root2**2).sum() - 2 * cross))
