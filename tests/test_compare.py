@@ -284,9 +284,12 @@ def test_two_runs_are_measured_once_and_written_as_a_page(runs, tmp_path, capsys
         str(tmp_path / "c.json"),
     ]
     assert main(arguments) == 0
-    assert "kernel MMD²" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "kernel MMD²" in printed
+    assert "For sampling take" in printed
     page = (tmp_path / "c.html").read_text(encoding="utf-8")
     self_contained(page)
+    assert "<strong>For sampling take" in page
     assert "&lt;i&gt;&amp;x" in page
     assert "<i>" not in page
     assert page.count("<img") >= 3

@@ -26,22 +26,26 @@ def run(options: Options) -> None:
 
     from rich.console import Console
 
-    from pofx import compare
+    from pofx import advice, compare
     from pofx.comparison import side_by_side
     from pofx.core import UsageError
+    from pofx.page import advice as advised
     from pofx.page import write
 
     if options.out is not None and not options.out.endswith(".html"):
         raise UsageError(f"--out is a page: name it .html, not {pathlib.Path(options.out).name}")
     found = side_by_side(compare.gather(options.runs, quiet=options.quiet))
+    says = [advice.sentences(choice, found.part, None) for choice in advice.choose(found)]
     numbers = json.dumps(found.to_json(), indent=1, ensure_ascii=False)
     if options.out is not None:
-        compare.write(pathlib.Path(options.out), found)
+        compare.write(pathlib.Path(options.out), found, before=[f"<h2>What the numbers say</h2>{advised(says)}"] if says else [])
     if options.json == "-":
         print(numbers)
         return
     if options.json is not None:
         write(pathlib.Path(options.json), numbers + "\n")
     Console().print(found)
+    for sentence in says:
+        print(sentence)
     if options.out is not None:
         print(options.out)
