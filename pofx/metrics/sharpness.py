@@ -18,7 +18,7 @@ needs = (Samples,)
 kinds = frozenset({"images"})
 
 #: Less detail than this share of real images' is blur.
-BLURRED = 0.3
+BLURRED = 0.2
 
 
 def detail(x: Float[Tensor, "n channels height width"]) -> Float[np.ndarray, " n"]:
