@@ -23,8 +23,6 @@ K = 5
 ELEMENTS = 1 << 23
 #: Real data that lie farther from the nearest training example than this quantile, and the share of samples that is too much.
 FAR, OFF = 0.95, 0.7
-#: Recall below this share of real data's: samples reach next to nothing of the data.
-MISSED = 0.1
 #: What each says, in its row's note.
 NOTES = {
     "precision": "share of samples inside the real data's neighbourhoods",
@@ -88,12 +86,6 @@ def measure(subject: "Subject") -> Iterator[Row | Flag]:
     # Neighbourhoods of lonely examples are so wide that noise may lie in one: distances tell noise, precision does not.
     usual, reached = (neighbours(rows, other)[0][:, 0] for rows in (real, fake))
     far, error, draws = share(reached > np.quantile(usual, FAR))
-    if mine["recall"] < MISSED * floor["recall"]:
-        yield Flag(
-            check="missing modes",
-            sentence=f"{mine['recall']:.1%} of real data lie where samples do (recall; {floor['recall']:.0%} for real data): samples are "
-            "too alike; look at samples beside data, train longer or with a larger model",
-        )
     # The quantile is an estimate too.
     error = math.hypot(error or 0.0, math.sqrt(FAR * (1 - FAR) / len(real)))
     yield Row(
