@@ -76,8 +76,7 @@ class Report:
     @property
     def heading(self) -> str:
         """What was measured on what."""
-        look = f", look {self.looks} at it"
-        return f"{self.model} on {self.data} ({self.part} part{look})"
+        return f"{self.model} on {self.data} ({self.part} part, look {self.looks} at it)"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         yield Text(self.heading, style="bold")

@@ -77,11 +77,11 @@ def choose(request: str, dataset: Dataset) -> Features:
     raise UsageError(f"there are no features {request!r}: take {', '.join(CHOICES)}, or the path of a TorchScript file")
 
 
-def training(dataset: Dataset, *, examples: int = FITTED, elements: int = ELEMENTS, shuffle: int = 0) -> Batch:
+def training(dataset: Dataset, *, examples: int = FITTED) -> Batch:
     """Training examples in an order that no sorted file decides, as many as memory should hold."""
     split = dataset.train
-    limit = max(2, min(examples, elements // math.prod(dataset.spec.shape)))
-    return split.batch(split.positions(shuffle=shuffle)[:limit])
+    limit = max(2, min(examples, ELEMENTS // math.prod(dataset.spec.shape)))
+    return split.batch(split.positions(shuffle=0)[:limit])
 
 
 def _projection(rows: np.ndarray, *, standardise: bool) -> tuple[Callable[[np.ndarray], np.ndarray], int]:

@@ -37,6 +37,7 @@ def hardware() -> dict[str, Any]:
     }
 
 
+#: Trainings that this process has finished.
 _trained = itertools.count()
 
 
@@ -47,7 +48,6 @@ def peak_memory(device: "torch.device") -> int | None:
 
     if next(_trained):
         return None
-
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:

@@ -14,6 +14,7 @@ import kill
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 
 from pofx import checkpoint, discovery
 from pofx.cli import main
@@ -46,18 +47,6 @@ def run(tmp_path_factory, data):
 
 def tree(folder):
     return {str(path): path.read_bytes() for path in sorted(pathlib.Path(folder).rglob("*")) if path.is_file()}
-
-
-def refused(capsys, *arguments):
-    """The one sentence with which a command is refused."""
-    capsys.readouterr()
-    assert main(list(arguments)) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1, err
-    assert "Traceback" not in err
-    assert err.startswith("pofx: ")
-    return err
 
 
 def child(*arguments, **options):

@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from refusals import refused
 from scipy import stats
 
 from pofx import compare, report
@@ -242,14 +243,6 @@ def runs(tmp_path_factory):
         assert main(["train", model, "--data", str(folder / "<i>&x.npy"), "--run", str(folder / model), *TINY]) == 0
     assert main(["train", "vae", "--data", str(folder / "other.npy"), "--run", str(folder / "elsewhere"), *TINY]) == 0
     return folder
-
-
-def refused(capsys, *arguments):
-    capsys.readouterr()
-    assert main([str(argument) for argument in arguments]) == 2
-    out, err = capsys.readouterr()
-    assert (out, err.count("\n")) == ("", 1)
-    return err
 
 
 def test_refusals(runs, capsys):

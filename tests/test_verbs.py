@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from refusals import refused
 
 from pofx import discovery
 from pofx.cli import main
@@ -24,15 +25,6 @@ def picture_size(path):
     """(width, height) of a picture."""
     with Image.open(path) as picture:
         return picture.size
-
-
-def refused(capsys, *arguments):
-    """The one sentence with which it is refused."""
-    capsys.readouterr()
-    assert main([str(argument) for argument in arguments]) == 2
-    out, err = capsys.readouterr()
-    assert (out, err.count("\n")) == ("", 1)
-    return err
 
 
 @pytest.fixture(scope="module")

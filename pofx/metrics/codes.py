@@ -13,7 +13,9 @@ from torch import Tensor
 
 from pofx import examples, intervals
 from pofx.core import Batch, Classes, Decodes, Encodes, mix
+from pofx.features import training
 from pofx.findings import Draws, Flag, Row, mean, share
+from pofx.metrics.nearest import neighbours
 
 if TYPE_CHECKING:
     from pofx.subject import Subject
@@ -118,12 +120,9 @@ def neighbour_purity(
 
     Raises `ValueError` where there are not k others.
     """
-    from sklearn.neighbors import NearestNeighbors
-
     if len(codes) <= k:
         raise ValueError(f"{k} neighbours of a code need at least {k + 1} codes, not {len(codes)}")
-    # Asked for no points, the search leaves each out of its own neighbours.
-    nearest = NearestNeighbors(n_neighbors=k).fit(codes).kneighbors(return_distance=False)
+    _, nearest = neighbours(codes, codes, k, skip_self=True)
     return (label[nearest] == label[:, None]).mean(1)
 
 
@@ -137,8 +136,7 @@ def principal(subject: "Subject", dimensions: int) -> Callable[[Tensor], Float[n
     """The trivial encoder: leading principal components of the training part, at most as many as values allow."""
     from sklearn.decomposition import PCA
 
-    split = subject.train.train
-    rows = _flat(split.batch(split.positions(shuffle=0)[:5000]).x)
+    rows = _flat(training(subject.train, examples=5000).x)
     pca = PCA(min(dimensions, rows.shape[1], len(rows) - 1), random_state=0).fit(rows)
     return lambda x: pca.transform(_flat(x)).astype(np.float64)
 

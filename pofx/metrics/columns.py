@@ -209,12 +209,9 @@ def _columns(real: np.ndarray, drawn: np.ndarray, other: np.ndarray, trivial: di
 
     found, spread = column_distances(real, drawn, layout), intervals.distance(distance, real, drawn, other)
     worst = int(found.argmax())
-    return Row(
-        about="samples", name="distance of single columns", unit="Kolmogorov-Smirnov or total variation, mean", model=float(found.mean()),
-        error=spread.error, draws=spread.draws, n=len(drawn), floor=spread.floor,
-        baselines={name: distance(real, table) for name, table in trivial.items()},
-        note=f"worst of {len(found)}: {layout.names[worst]} ({found[worst]:.3g})",
-    )  # fmt: skip
+    trivially = {name: distance(real, table) for name, table in trivial.items()}
+    note = f"worst of {len(found)}: {layout.names[worst]} ({found[worst]:.3g})"
+    return _row("distance of single columns", "Kolmogorov-Smirnov or total variation, mean", found, spread, len(drawn), trivially, note)
 
 
 def _pairs(real: np.ndarray, drawn: np.ndarray, other: np.ndarray, trivial: dict[str, np.ndarray], layout: Layout) -> Row:
@@ -229,11 +226,16 @@ def _pairs(real: np.ndarray, drawn: np.ndarray, other: np.ndarray, trivial: dict
     found, spread = differences(real, drawn), intervals.distance(distance, real, drawn, other)
     worst = int(found.argmax())
     pair = f"{layout.names[rows[worst]]} and {layout.names[columns[worst]]}"
+    trivially = {name: distance(real, table) for name, table in trivial.items()}
+    note = f"correlation, correlation ratio, Cramér's V; worst of {len(found)}: {pair} ({found[worst]:.3g})"
+    return _row("distance of pairs of columns", "difference of associations, mean", found, spread, len(drawn), trivially, note)
+
+
+def _row(name: str, unit: str, found: np.ndarray, spread: intervals.Spread, n: int, trivial: dict[str, float], note: str) -> Row:
+    """The mean of distances, one a column or a pair."""
     return Row(
-        about="samples", name="distance of pairs of columns", unit="difference of associations, mean", model=float(found.mean()),
-        error=spread.error, draws=spread.draws, n=len(drawn), floor=spread.floor,
-        baselines={name: distance(real, table) for name, table in trivial.items()},
-        note=f"correlation, correlation ratio, Cramér's V; worst of {len(found)}: {pair} ({found[worst]:.3g})",
+        about="samples", name=name, unit=unit, model=float(found.mean()), error=spread.error, draws=spread.draws, n=n,
+        floor=spread.floor, baselines=trivial, note=note,
     )  # fmt: skip
 
 

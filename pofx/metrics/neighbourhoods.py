@@ -10,7 +10,7 @@ from jaxtyping import Float
 from pofx import intervals
 from pofx.core import Samples
 from pofx.findings import Draws, Flag, Row, share
-from pofx.metrics.nearest import neighbours
+from pofx.metrics.nearest import ELEMENTS, neighbours
 
 if TYPE_CHECKING:
     from pofx.subject import Subject
@@ -19,8 +19,6 @@ needs = (Samples,)
 kinds = frozenset({"images", "vectors", "sequences"})
 
 K = 5
-#: Numbers of a distance matrix that are held at once.
-ELEMENTS = 1 << 23
 #: Real data that lie farther from the nearest training example than this quantile, and the share of samples that is too much.
 FAR, OFF = 0.95, 0.7
 #: What each says, in its row's note.
