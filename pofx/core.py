@@ -488,6 +488,11 @@ class Model(nn.Module, ABC):
         """The validation score of a batch, a mean over its examples."""
         return self.loss(batch).total
 
+    def symptoms(self, batch: Batch) -> Mapping[str, str]:
+        """What is wrong with the model, as held-out examples show it: for each symptom its name and one sentence with what
+        was seen, what it means and what to change. Asked of the averaged weights after each validation."""
+        return {}
+
     @property
     def capabilities(self) -> frozenset[type["Capability"]]:
         """What this model, with its config, can do; metrics, figures and verbs ask for it, the trainer never."""
@@ -525,10 +530,23 @@ class Encodes(Capability):
         """One code an example (for a posterior, its mean)."""
 
 
+class CodePrior(ABC):
+    """A distribution over codes that was fitted after training (`pofx fit-prior`)."""
+
+    @abstractmethod
+    def draw(self, noise: Noise, *, temperature: float = 1.0) -> Float[Tensor, "n latent"]:
+        """One code for each row of `noise`."""
+
+
 class Decodes(Capability):
-    """Maps codes to data."""
+    """Maps codes to data.
+
+    Attributes:
+        fitted: where it is given, `sample` draws its codes from it instead of from `prior()`.
+    """
 
     verb = "decode"
+    fitted: CodePrior | None = None
 
     @abstractmethod
     def decode(self, z: Float[Tensor, "batch latent"], *, label: Tensor | None = None) -> Float[Tensor, "batch ..."]:

@@ -23,6 +23,7 @@ def write(run: Run) -> pathlib.Path:
     config = {"model": info["config"], "training": info["training"], "data": info["data"]["options"]}
     found, evaluation = _evaluation(chosen)
     sections = [
+        page.paragraphs([f"While training, {name}: {sentence}" for name, sentence in info.get("symptoms", {}).items()], "failed"),
         _alarm(found),
         f"<h2>What was trained on what</h2>{page.facts(facts(chosen))}",
         *_pictures(chosen),

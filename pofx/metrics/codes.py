@@ -16,6 +16,7 @@ from pofx.core import Batch, Classes, Decodes, Encodes, mix
 from pofx.features import training
 from pofx.findings import Draws, Flag, Row, mean, share
 from pofx.metrics.nearest import neighbours
+from pofx.nn.collapse import ACTIVE, COLLAPSED
 
 if TYPE_CHECKING:
     from pofx.subject import Subject
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
 needs = (Encodes,)
 kinds = frozenset({"images", "vectors"})
 
-#: Variance of an active unit's code, in variances of the prior.
-ACTIVE = 0.01
-#: Share of active units below which codes have collapsed.
-COLLAPSED = 0.05
 #: Codes that must be the same before they are called so.
 TELLING = 10
 #: Codes of the prior that its variance is taken over.

@@ -1,0 +1,31 @@
+"""Whether codes say anything: a posterior that equals its prior is a code that the decoder does not use."""
+
+from collections.abc import Mapping
+
+from jaxtyping import Float
+from torch import Tensor
+
+ACTIVE = 0.01
+"""Variance of an active unit's code over examples, in variances of the prior."""
+COLLAPSED = 0.05
+"""Share of active units below which codes have collapsed."""
+
+
+def collapsed(mu: Float[Tensor, "batch latent"], kl: Float[Tensor, " latent"] | None = None) -> Mapping[str, str]:
+    """The symptom of codes that have collapsed onto a prior N(0, I), if they have.
+
+    Arguments:
+        mu: posterior means of different examples.
+        kl: mean divergence of each dimension in nats, for the sentence.
+
+    References:
+        Importance Weighted Autoencoders (Burda et al., 2015), section 5.2, https://arxiv.org/abs/1509.00519
+    """
+    active = int((mu.var(0) > ACTIVE).sum())
+    if active >= max(1, COLLAPSED * mu.shape[1]):
+        return {}
+    spent = f", {float(kl.sum()):.2g} nats in all" if kl is not None else ""
+    return {
+        "collapsed codes": f"{active} of {mu.shape[1]} latent dimensions vary with x{spent}, so that the decoder does without the code "
+        "and reconstructions are all alike: weaken the divergence (beta), warm it up for longer, give free bits, or take a smaller decoder"
+    }

@@ -1,0 +1,32 @@
+"""A model that says what is wrong with it is heard: on standard error, in run.json, on the page of the run."""
+
+import json
+
+import pofx
+from pofx import discovery
+
+
+def _ailing(**told):
+    """An autoencoder with symptoms from the middle of training on."""
+    base = discovery.model("autoencoder")
+
+    class Ailing(base):
+        def symptoms(self, batch):
+            assert not self.training
+            assert len(batch.x) > 0
+            return told if float(self.progress) > 0.5 else {}
+
+    return Ailing
+
+
+def test_a_symptom_is_told_once_and_kept(tmp_path, capsys):
+    model = _ailing(languor="it does nothing; give it a reason")
+    run = pofx.train(model, "digits", run=tmp_path / "run", steps=20, quiet=True, report=False)
+    assert capsys.readouterr().err.count("languor: it does nothing; give it a reason") == 1
+    assert json.loads((run.path / "run.json").read_text())["symptoms"] == {"languor": "it does nothing; give it a reason"}
+
+
+def test_a_healthy_model_says_nothing(tmp_path, capsys):
+    run = pofx.train(_ailing(), "digits", run=tmp_path / "run", steps=20, quiet=True, report=False)
+    assert "warning" not in capsys.readouterr().err
+    assert "symptoms" not in json.loads((run.path / "run.json").read_text())
