@@ -189,7 +189,7 @@ def start(
     made = _create(path, name, built, dataset, settings)
     trainer = _trainer(built, dataset, settings, made, quiet)
     trainer.display.say(f"{made.path}: {name} with {made.info['parameters']:,} parameters on {dataset.source} ({describe(dataset)})")
-    for note in dataset.notes:
+    for note in (*dataset.notes, *built.notes):
         trainer.display.say(note)
     used = getattr(config, "conditional", False) or Classifies in built.capabilities
     if dict(dataset.options).get("label") is not None and not used:

@@ -479,6 +479,11 @@ class Model(nn.Module, ABC):
         raise TypeError(f"{type(self).__name__} has no players and defines no fit()")
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about what was chosen from the data, told before training."""
+        return ()
+
+    @property
     def validation(self) -> str | None:
         """Name of the validation score, lower is better; None where the model has none."""
         players = self.players()

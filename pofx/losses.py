@@ -66,8 +66,8 @@ def gaussian_nll(
     return (nll if mask is None else nll * mask).flatten(1).sum(1)
 
 
-def discretised_logistic_nll(mean: Float[Tensor, "batch ..."], log_scale: Tensor, x: Float[Tensor, "batch ..."]) -> Float[Tensor, " batch"]:
-    """-log P(x) of 8-bit pixels x = k / 255, each a logistic variable rounded to its level, in nats per example.
+def discretised_logistic_nll(mean: Float[Tensor, "..."], log_scale: Tensor, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """-log P(x) of each 8-bit pixel x = k / 255, a logistic variable rounded to its level, in nats; arguments broadcast.
 
     P(x) = sigmoid(a) - sigmoid(b) with a, b = (x - mean +- 1/510) / scale; the lowest and the highest level take the
     tails. The difference is sigmoid(a) sigmoid(-b) (1 - exp(b - a)), whose logarithm is safe for every scale.
@@ -82,8 +82,51 @@ def discretised_logistic_nll(mean: Float[Tensor, "batch ..."], log_scale: Tensor
     lowest, highest = x < 0.5 / (LEVELS - 1), x > 1 - 0.5 / (LEVELS - 1)
     upper = F.softplus(-(centred + half)).masked_fill(highest, 0.0)
     lower = F.softplus(centred - half).masked_fill(lowest, 0.0)
-    width = torch.log(-torch.expm1(-2 * half)).expand_as(x).masked_fill(lowest | highest, 0.0)
-    return (upper + lower - width).flatten(1).sum(1)
+    width = torch.log(-torch.expm1(-2 * half)).expand_as(upper).masked_fill(lowest | highest, 0.0)
+    return upper + lower - width
+
+
+def total_correlation(
+    z: Float[Tensor, "batch latent"], mu: Float[Tensor, "batch latent"], log_var: Float[Tensor, "batch latent"], size: int
+) -> Float[Tensor, ""]:
+    """KL(q(z) || prod_j q(z_j)) of the aggregated posterior, in nats.
+
+    q(z) is estimated from the batch by stratified sampling: the code's own posterior counts once, and the others for all other
+    training examples.
+
+    Arguments:
+        z: a draw from each posterior N(mu, diag exp log_var).
+        size: number of training examples that the batch stands for.
+
+    References:
+        Isolating Sources of Disentanglement in Variational Autoencoders (Chen et al., 2018), appendix C.2,
+        https://arxiv.org/abs/1802.04942
+    """
+    # (i, j, d): dimension d of code i under the posterior of example j.
+    each = -0.5 * ((z[:, None] - mu).square() * (-log_var).exp() + log_var + math.log(2 * math.pi))
+    size, others = max(size, len(z)), max(1, len(z) - 1)
+    share = torch.full((len(z), len(z)), math.log(max(1, size - 1) / (size * others)), device=z.device)
+    share.fill_diagonal_(-math.log(size))
+    return ((each.sum(2) + share).logsumexp(1) - (each + share[..., None]).logsumexp(1).sum(1)).mean()
+
+
+def mmd(x: Float[Tensor, "n latent"], y: Float[Tensor, "n latent"]) -> Float[Tensor, ""]:
+    """The unbiased squared maximum mean discrepancy of two sets of codes of equal size, without a unit.
+
+    The kernel is a sum of inverse multiquadratics c / (c + ||x - y||^2) with c = 2 latent s, s from 0.1 to 10.
+
+    References:
+        Wasserstein Auto-Encoders (Tolstikhin et al., 2018), section 4, https://arxiv.org/abs/1711.01558
+        InfoVAE: Balancing Learning and Inference in Variational Autoencoders (Zhao et al., 2019), https://arxiv.org/abs/1706.02262
+    """
+    n, scales = len(x), 2 * x.shape[1] * x.new_tensor((0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0))
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        distance = (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T).clamp(min=0)
+        return (scales / (scales + distance[..., None])).sum(-1)
+
+    own = [(k.sum() - k.diagonal().sum()) / (n * (n - 1)) for k in (kernel(x, x), kernel(y, y))]
+    return own[0] + own[1] - 2 * kernel(x, y).mean()
 
 
 def categorical_nll(logits: Float[Tensor, "batch categories"], x: Float[Tensor, "batch categories"]) -> Float[Tensor, " batch"]:

@@ -72,7 +72,7 @@ def test_discretised_logistic_is_the_mass_of_the_bin(generator):
     x = torch.randint(1, 255, (500, 1), generator=generator) / 255
     a, b = ((x - mean).double() + 1 / 510) / scale, ((x - mean).double() - 1 / 510) / scale
     nll = losses.discretised_logistic_nll(mean, torch.tensor(math.log(scale)), x)
-    torch.testing.assert_close(nll.double(), -(a.sigmoid() - b.sigmoid()).log()[:, 0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(nll.double(), -(a.sigmoid() - b.sigmoid()).log(), rtol=1e-4, atol=1e-4)
 
 
 def test_discretised_logistic_has_gradients_everywhere():
@@ -83,6 +83,24 @@ def test_discretised_logistic_has_gradients_everywhere():
     assert log_scale.grad.isfinite()
     # A step against the gradient moves the mean towards x.
     assert mean.grad[0] < 0 < mean.grad[1]
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.6, 0.9])
+def test_total_correlation_of_a_gaussian(generator, correlation):
+    """Posteriors that aggregate to a Gaussian of known correlation: TC = -1/2 log(1 - rho^2)."""
+    n, noise = 1000, 0.3
+    factor = torch.linalg.cholesky(torch.tensor([[1.0, correlation], [correlation, 1.0]]) - noise**2 * torch.eye(2))
+    mu = torch.randn(n, 2, generator=generator) @ factor.T
+    log_var = torch.full((n, 2), 2 * math.log(noise))
+    found = losses.total_correlation(mu + noise * torch.randn(n, 2, generator=generator), mu, log_var, n)
+    assert found.item() == pytest.approx(-0.5 * math.log(1 - correlation**2), abs=0.08)
+
+
+def test_mmd_is_zero_for_equal_distributions_and_grows_with_a_shift(generator):
+    x, y = torch.randn(2, 1000, 4, generator=generator)
+    none, little, much = (losses.mmd(x, y + shift).item() for shift in (0.0, 0.5, 1.0))
+    assert abs(none) < 0.02
+    assert 5 * abs(none) < little < much
 
 
 def test_categorical_is_that_of_torch(generator):

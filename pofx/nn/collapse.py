@@ -21,10 +21,10 @@ def collapsed(mu: Float[Tensor, "batch latent"], kl: Float[Tensor, " latent"] | 
     References:
         Importance Weighted Autoencoders (Burda et al., 2015), section 5.2, https://arxiv.org/abs/1509.00519
     """
-    active = int((mu.var(0) > ACTIVE).sum())
+    active = int((mu.detach().var(0) > ACTIVE).sum())
     if active >= max(1, COLLAPSED * mu.shape[1]):
         return {}
-    spent = f", {float(kl.sum()):.2g} nats in all" if kl is not None else ""
+    spent = f", {float(kl.detach().sum()):.2g} nats in all" if kl is not None else ""
     return {
         "collapsed codes": f"{active} of {mu.shape[1]} latent dimensions vary with x{spent}, so that the decoder does without the code "
         "and reconstructions are all alike: weaken the divergence (beta), warm it up for longer, give free bits, or take a smaller decoder"

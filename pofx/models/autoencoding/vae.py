@@ -2,44 +2,53 @@
 
     log p(x) >= E_q(z|x) log p(x|z) - beta KL(q(z|x) || N(0, I))        (a bound for beta = 1)
 
-Both networks climb the right-hand side, through z = mu(x) + sigma(x) eps. With labels it is p(x|y) throughout.
+Both networks climb the right-hand side, through z = mu(x) + sigma(x) eps. With labels it is p(x|y) throughout. The
+settings also reach K draws a step (the importance-weighted bound), other posteriors, learned priors, and weights on single
+parts of the divergence.
 """
 
 import dataclasses
-import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
-from torch.distributions import Independent, Normal
+from torch.distributions import Distribution
 
 from pofx import core, losses
 from pofx.core import Batch, Budget, DataSpec, Decodes, Encodes, Loss, Model, Noise, Optimizer, Recipe, Samples, Scores, UsageError
-from pofx.nn import labels
+from pofx.nn import importance, labels
+from pofx.nn.collapse import collapsed
 from pofx.nn.conv import LARGE, ConvDecoder, ConvEncoder
+from pofx.nn.gaussian import Covariance, Gaussian
 from pofx.nn.mlp import MLP
-from pofx.nn.observation import Observation
+from pofx.nn.observation import Kind, Observation
+from pofx.nn.priors import Flow, Prior, StandardNormal, Vamp
 
-BLOCK = 64
-"""Importance samples that are drawn and weighed together; their noise does not depend on how many more follow."""
-ELEMENTS = 2**24
-"""Decoded numbers held in memory at once while importance samples are weighed."""
+CODES = 4096
+"""Codes of a grid that are decoded at once."""
 
 
 class VAE(Model, Samples, Encodes, Decodes, Scores):
     """An encoder that gives a Gaussian over codes, and a decoder that gives a distribution over data.
 
-    The loss terms `reconstruction` (-E log p(x|z)) and `kl` are in nats per example.
+    The loss terms `reconstruction` (-E log p(x|z)) and `kl` (E log q(z|x) / p(z)) are in nats per example, whatever their
+    weights; further terms are zero by default: `tightening`, what the bound of K draws gains over theirs; `free_bits`, what
+    lifts each dimension's divergence to its allowance; `total_correlation` and `mmd` of the aggregated posterior.
 
     References:
         Auto-Encoding Variational Bayes (Kingma and Welling, 2013), https://arxiv.org/abs/1312.6114
         beta-VAE: Learning Basic Visual Concepts with a Constrained Variational Framework (Higgins et al., 2017),
         https://openreview.net/forum?id=Sy2fzU9gl
         Importance Weighted Autoencoders (Burda et al., 2015), https://arxiv.org/abs/1509.00519
+        Improved Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016), appendix C.8 (free bits),
+        https://arxiv.org/abs/1606.04934
+        VAE with a VampPrior (Tomczak and Welling, 2018), https://arxiv.org/abs/1705.07120
+        Isolating Sources of Disentanglement in Variational Autoencoders (Chen et al., 2018), https://arxiv.org/abs/1802.04942
+        InfoVAE: Balancing Learning and Inference in Variational Autoencoders (Zhao et al., 2019), https://arxiv.org/abs/1706.02262
         Simple and Effective VAE Training with Calibrated Decoders (Rybkin et al., 2020), https://arxiv.org/abs/2006.13202
     """
 
@@ -61,17 +70,45 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         """Channels at the first halving of an image (conv); they double with each further one."""
         dropout: Annotated[float, core.Range(0, 0.9)] = 0.0
         """Share of the encoder's hidden units that training silences (of the last layer's features for conv)."""
-        likelihood: Literal["bernoulli", "gaussian", "logistic"] | None = None
-        """p(x|z). None: bernoulli for binary images, logistic for 8-bit ones, gaussian for real numbers (scales are
-        learned). bernoulli and gaussian on 8-bit images are losses without a likelihood."""
+        likelihood: Literal["bernoulli", "gaussian", "logistic", "logistic_mixture", "categorical"] | None = None
+        """p(x|z). None: bernoulli for binary images, logistic for 8-bit ones, gaussian for real numbers (scales are learned);
+        logistic_mixture and categorical give each 8-bit pixel a distribution of its own. bernoulli and gaussian on 8-bit
+        images are losses without a likelihood."""
+        scale: Annotated[float | None, core.Range(0, open=True)] = None
+        """Standard deviation of a gaussian p(x|z), in units of x as the model sees it. None: it is learned."""
+        covariance: Covariance = "diagonal"
+        """Of the posterior q(z|x): diagonal, or full by a Cholesky factor."""
+        prior: Literal["normal", "vamp", "flow"] = "normal"
+        """p(z): N(0, I); vamp, a mixture of posteriors of learned pseudo-inputs; flow, a neural spline flow."""
+        components: core.Positive = 500
+        """Pseudo-inputs of the prior vamp."""
+        importance_samples: core.Positive = 1
+        """Draws of z for each example and step, K; from 2 on the loss is the importance-weighted bound."""
         beta: core.NonNegative = 1.0
         """Weight of the divergence between q(z|x) and the prior."""
         warmup: core.Fraction = 0.1
         """Share of the budget over which the weight of the divergence rises from 0 to beta."""
+        free_bits: core.NonNegative = 0.0
+        """Nats of divergence that each latent dimension has for nothing; less is not rewarded."""
+        total_correlation: core.NonNegative = 1.0
+        """Weight of the part of the divergence by which the latent dimensions depend on each other (beta-TCVAE: more than 1)."""
+        mmd: core.NonNegative = 0.0
+        """Weight of the maximum mean discrepancy between codes and prior: InfoVAE; with beta 0 a WAE-MMD."""
         conditional: bool = False
         """Whether to learn p(x|class); needs data with classes."""
         optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
         """How the weights move."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            plain = self.covariance == "diagonal" and self.prior == "normal"
+            for name, neutral in (("free_bits", 0.0), ("total_correlation", 1.0), ("mmd", 0.0)):
+                if getattr(self, name) != neutral and not plain:
+                    raise UsageError(f"{name.replace('_', '-')} is for a diagonal covariance and the prior normal: leave it at {neutral:g}")
+            if self.mmd and self.importance_samples > 1:
+                raise UsageError("mmd compares one code an example with the prior: leave importance-samples at 1")
+            if self.total_correlation != 1 and self.importance_samples > 1:
+                raise UsageError("total-correlation takes one code an example: leave importance-samples at 1")
 
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
@@ -81,16 +118,28 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         if config.conditional:
             self.register_buffer("label_counts", labels.zero_counts(spec, "vae"))
             context = len(self.label_counts) + 1
-        self.observation = Observation(spec, config.likelihood or Observation.natural(spec))
-        z = config.latent_dim
+        kind: Kind = config.likelihood or Observation.natural(spec)
+        self.observation = Observation(spec, kind, scale=config.scale)
+        z, outputs = config.latent_dim, self.observation.outputs
+        guess = Gaussian.outputs(z, config.covariance)
         self.encoder: nn.Module
         self.decoder: nn.Module
         if config.architecture == "dense":
-            self.encoder = MLP(spec.shape, 2 * z, config.hidden, norm=config.norm, dropout=config.dropout, context=context)
-            self.decoder = MLP(z + context, spec.shape, config.hidden[::-1], norm=config.norm)
+            self.encoder = MLP(spec.shape, guess, config.hidden, norm=config.norm, dropout=config.dropout, context=context)
+            self.decoder = MLP(z + context, outputs, config.hidden[::-1], norm=config.norm)
         else:
-            self.encoder = ConvEncoder(spec.shape, 2 * z, channels=config.channels, dropout=config.dropout, context=context)
-            self.decoder = ConvDecoder(z + context, spec.shape, channels=config.channels)
+            self.encoder = ConvEncoder(spec.shape, guess, channels=config.channels, dropout=config.dropout, context=context)
+            self.decoder = ConvDecoder(z + context, outputs, channels=config.channels)
+        self.code_prior: Prior
+        match config.prior:
+            case "normal":
+                self.code_prior = StandardNormal(z)
+            case "vamp":
+                self.code_prior = Vamp(spec.shape, config.components, bounded=spec.kind == "images", posterior=self.posterior)
+            case "flow":
+                if z < 2:
+                    raise UsageError("the prior flow couples two halves of a code: take a latent-dim of 2 or more")
+                self.code_prior = Flow(z)
 
     @classmethod
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
@@ -114,6 +163,11 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         return Recipe(config=config, batch_size=256, budget=budget or Budget(epochs=30))
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Which likelihood it is."""
+        return (self.observation.note,)
+
+    @property
     def capabilities(self) -> frozenset[type[core.Capability]]:
         """Scores only where p(x|z) is a likelihood of these data."""
         return super().capabilities - ({Scores} if self.observation.space is None else set())
@@ -130,12 +184,10 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
     def _check(self, label: Tensor | None, n: int, *, lowest: int = -1) -> None:
         labels.check(label, n, self.label_counts if self.config.conditional else None, "vae", lowest=lowest)
 
-    def posterior(self, x: Shaped[Tensor, "batch ..."], label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """mu and log_var of q(z|x), each (batch, latent)."""
+    def posterior(self, x: Shaped[Tensor, "batch ..."], label: Tensor | None = None) -> Gaussian:
+        """q(z|x)."""
         context = self._context(label, x)
-        mu, log_var = (self.encoder(x) if context is None else self.encoder(x, context)).chunk(2, 1)
-        # An outlier must not overflow exp: a variance within e^+-20 is all that there is.
-        return mu, log_var.clamp(-20, 20)
+        return Gaussian.of(self.encoder(x) if context is None else self.encoder(x, context), self.config.latent_dim)
 
     def _output(self, z: Float[Tensor, "batch latent"], label: Tensor | None = None) -> Tensor:
         context = self._context(label, z)
@@ -149,24 +201,56 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         if self.training and label is not None:
             labels.count(self.label_counts, label)
             label = labels.hide(label)
-        mu, log_var = self.posterior(batch.x, label)
-        z = mu + (0.5 * log_var).exp() * torch.randn_like(mu)
-        reconstruction = self.observation.nll(self._output(z, label), batch.x).mean()
-        kl = losses.kl_to_standard_normal(mu, log_var).mean()
-        rise = 1.0 if self.config.warmup == 0 else min(1.0, float(self.progress) / self.config.warmup)
-        return Loss({"reconstruction": reconstruction, "kl": kl}, weights={"kl": self.config.beta * rise})
+        config, q = self.config, self.posterior(batch.x, label)
+        rise = 1.0 if config.warmup == 0 else min(1.0, float(self.progress) / config.warmup)
+        weight = config.beta * rise
+        weights = {"kl": weight}
+        if config.importance_samples == 1:
+            z, log_q = q.draw(torch.randn_like(q.mu))
+            kl = q.kl() if config.prior == "normal" else log_q - self.code_prior.log_prob(z)
+            terms = {"reconstruction": self.observation.nll(self._output(z, label), batch.x).mean(), "kl": kl.mean()}
+        else:
+            k = config.importance_samples
+            z, log_q = q.draw(torch.randn(len(q.mu), k, q.mu.shape[1], device=q.mu.device))
+            ratio = log_q - self.code_prior.log_prob(z)
+            nll = self._nll_of_each(z, batch.x, label)
+            terms = {"reconstruction": nll.mean(), "kl": ratio.mean()}
+            bound = (math.log(k) - (-nll - weight * ratio).logsumexp(1)).mean()
+            terms["tightening"] = bound - terms["reconstruction"] - weight * terms["kl"]
+        if config.free_bits:
+            terms["free_bits"] = (config.free_bits - q.kl_per_dimension().mean(0)).clamp(min=0).sum()
+            weights["free_bits"] = weight
+        if config.total_correlation != 1:
+            terms["total_correlation"] = losses.total_correlation(z, q.mu, 2 * q.log_diagonal, self.spec.size)
+            weights["total_correlation"] = (config.total_correlation - 1) * rise
+        if config.mmd and len(z) > 1:
+            terms["mmd"] = losses.mmd(z, torch.randn_like(z))
+            weights["mmd"] = config.mmd
+        return Loss(terms, weights=weights)
+
+    def _nll_of_each(self, z: Float[Tensor, "batch k latent"], x: Tensor, label: Tensor | None) -> Float[Tensor, "batch k"]:
+        """-log p(x|z) of several codes of each example."""
+        k = z.shape[1]
+        output = self._output(z.flatten(0, 1), None if label is None else label.repeat_interleave(k))
+        return self.observation.nll(output, x.repeat_interleave(k, 0)).view(len(x), k)
+
+    def symptoms(self, batch: Batch) -> Mapping[str, str]:
+        """Codes that have collapsed onto the prior, once the divergence has its full weight."""
+        if float(self.progress) < self.config.warmup or self.config.prior != "normal":
+            return {}
+        q = self.posterior(batch.x, batch.label if self.config.conditional else None)
+        return collapsed(q.mu, q.kl_per_dimension().mean(0))
 
     # ------------------------------------------------------------------------------------------------- capabilities
 
-    def prior(self) -> Independent:
-        """N(0, I)."""
-        zeros = torch.zeros(self.config.latent_dim, device=self.device)
-        return Independent(Normal(zeros, torch.ones_like(zeros)), 1)
+    def prior(self) -> Distribution:
+        """p(z)."""
+        return self.code_prior.distribution()
 
     def encode(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, "batch latent"]:
         """The posterior mean; a conditional model without a label uses the null label."""
         self._check(label, len(x))
-        return self.posterior(x, label)[0]
+        return self.posterior(x, label).mu
 
     def decode(self, z: Float[Tensor, "batch latent"], *, label: Tensor | None = None) -> Float[Tensor, "batch ..."]:
         """The mean of p(x|z); in tables the likeliest category. Without a label, as `encode`."""
@@ -191,30 +275,27 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         self._check(label, n, lowest=0)
         if self.config.conditional and label is None:
             label = labels.draw(self.label_counts, noise)
-        output = self._output(temperature * noise.normal(self.config.latent_dim), label)
+        output = self._output((self.fitted or self.code_prior).draw(noise, temperature=temperature), label)
         mode = mode or ("mean" if self.spec.kind == "images" else "draw")
         return self.observation.mean(output) if mode == "mean" else self.observation.draw(output, noise)
 
     @torch.no_grad()
-    def log_prob(self, x: Tensor, *, label: Tensor | None = None, samples: int = BLOCK) -> core.Likelihood:
-        """The importance-weighted bound log 1/K sum_k p(x|z_k) p(z_k) / q(z_k|x), z_k ~ q(z|x), in the model's units.
+    def log_prob(self, x: Tensor, *, label: Tensor | None = None, samples: int | None = None) -> core.Likelihood:
+        """log p(x) in the model's units: the importance-weighted bound of K draws from q(z|x), or the integral over codes.
 
-        It lies below log p(x) in expectation and rises to it with K. The noise of an example is a function of the
-        example alone, so its number does not depend on the company it is scored in. A conditional model without labels
-        gives log sum_y p(y) p(x|y) over the training marginal.
+        A conditional model without labels gives log sum_y p(y) p(x|y) over the training marginal.
 
         Arguments:
-            samples: K. Raises `UsageError` where p(x|z) is no likelihood of these data.
+            samples: K. None: the integral over an even grid of codes, exact to rounding, where codes have at most two
+                dimensions and the data are coins or few numbers; else K = 64.
+        Raises `UsageError` where p(x|z) is no likelihood of these data.
         """
         if self.observation.space is None:
             kind = self.observation.kind
             raise UsageError(
                 f"{kind} is a loss on these data, not a likelihood: train with --model.likelihood {Observation.natural(self.spec)}"
             )
-        if samples < 1:
-            raise UsageError(f"samples must be at least 1, not {samples}")
         self._check(label, len(x))
-        rows = max(1, ELEMENTS // (BLOCK * math.prod(self.spec.shape)))
         if not self.config.conditional or label is not None:
             choices = [label]
             log_marginal = x.new_zeros(1)
@@ -222,26 +303,48 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
             choices = [torch.full((len(x),), y, device=x.device) for y in range(len(self.label_counts))]
             log_marginal = (self.label_counts.to(torch.float32) + (self.label_counts.sum() == 0)).log()
             log_marginal = log_marginal - log_marginal.logsumexp(0)
-        bounds = [torch.cat(list(self._bounds(x, y, samples, rows))) for y in choices]
-        nats = (torch.stack(bounds) + log_marginal[:, None]).logsumexp(0)
-        return core.Likelihood(nats=nats, kind="lower bound", space=self.observation.space, samples=samples)
+        if samples is None and self._integrable:
+            nats = torch.stack([self._integral(x, y) for y in choices])
+        else:
+            samples = importance.BLOCK if samples is None else samples
+            size = self.config.latent_dim
+            nats = torch.stack([importance.importance_bound(x, self._weigh(x, y), noise=size, samples=samples) for y in choices])
+        return core.Likelihood(
+            nats=(nats + log_marginal[:, None]).logsumexp(0),
+            kind="exact" if samples is None else "lower bound",
+            space=self.observation.space,
+            samples=samples,
+        )
 
-    def _bounds(self, x: Tensor, label: Tensor | None, samples: int, rows: int) -> Iterator[Float[Tensor, " rows"]]:
-        """The bound on log p(x), or log p(x|label), for `rows` examples at a time."""
-        generator = torch.Generator()
-        for first in range(0, len(x), rows):
-            part = x[first : first + rows]
-            y = None if label is None else label[first : first + rows]
-            mu, log_var = self.posterior(part, y)
-            digests = [hashlib.blake2b(row.cpu().numpy().tobytes(), digest_size=8).hexdigest() for row in part]
-            total = part.new_full((len(part),), -math.inf)
-            for block in range(0, samples, BLOCK):
-                drawn = [torch.randn(BLOCK, mu.shape[1], generator=generator.manual_seed(core.mix(digest, block))) for digest in digests]
-                k = min(BLOCK, samples - block)
-                z = mu[:, None] + (0.5 * log_var[:, None]).exp() * torch.stack(drawn).to(mu.device)[:, :k]
-                flat = z.flatten(0, 1)
-                nll = self.observation.nll(self._output(flat, None if y is None else y.repeat_interleave(k)), part.repeat_interleave(k, 0))
-                posterior = losses.normal_log_prob(z, mu[:, None], log_var[:, None])
-                weights = losses.normal_log_prob(z, 0.0, 0.0) - posterior - nll.view(len(part), k)
-                total = torch.logaddexp(total, weights.logsumexp(1))
-            yield total - math.log(samples)
+    @property
+    def _integrable(self) -> bool:
+        """Whether a grid covers the codes, and few examples are not too many numbers under all of it."""
+        cheap = self.observation.kind == "bernoulli" or math.prod(self.spec.shape) <= 8
+        return self.config.latent_dim <= 2 and self.config.prior == "normal" and cheap
+
+    def _integral(self, x: Tensor, label: Tensor | None) -> Float[Tensor, " batch"]:
+        """log of the sum of p(x|z) p(z) over a grid; of one label at a time, since its decoder differs."""
+        codes, log_volume = importance.grid(self.config.latent_dim)
+        total = x.new_full((len(x),), -math.inf)
+        for y in [None] if label is None else label.unique():
+            rows = slice(None) if y is None else label == y
+            for z in codes.to(x.device).split(CODES):
+                output = self._output(z, None if y is None else y.expand(len(z)))
+                log_joint = self.code_prior.log_prob(z) - self.observation.nll_of_pairs(output, x[rows])
+                total[rows] = torch.logaddexp(total[rows], log_joint.logsumexp(1))
+        return total + log_volume
+
+    def _weigh(self, x: Tensor, label: Tensor | None) -> Callable[[slice], Callable[[Tensor], Tensor]]:
+        """log p(x, z) - log q(z|x) of several draws for some examples."""
+
+        def rows(part: slice) -> Callable[[Tensor], Tensor]:
+            y = None if label is None else label[part]
+            q = self.posterior(x[part], y)
+
+            def log_weight(eps: Tensor) -> Tensor:
+                z, log_q = q.draw(eps)
+                return self.code_prior.log_prob(z) - log_q - self._nll_of_each(z, x[part], y)
+
+            return log_weight
+
+        return rows

@@ -1,0 +1,127 @@
+"""Priors over codes that are learned with the model: N(0, I), a mixture of posteriors, a normalizing flow."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
+
+from pofx import losses
+from pofx.core import Noise
+from pofx.nn.gaussian import Gaussian
+
+
+class Prior(nn.Module, ABC):
+    """p(z)."""
+
+    @abstractmethod
+    def log_prob(self, z: Float[Tensor, "... latent"]) -> Float[Tensor, "..."]:
+        """log p(z) in nats, with gradients."""
+
+    @abstractmethod
+    def draw(self, noise: Noise, temperature: float = 1.0) -> Float[Tensor, "n latent"]:
+        """A code for each row of noise, whose spread is multiplied by `temperature`."""
+
+    @abstractmethod
+    def distribution(self) -> Distribution:
+        """The same as a distribution, whose event is one code."""
+
+
+class StandardNormal(Prior):
+    """N(0, I) of `latent` dimensions."""
+
+    def __init__(self, latent: int) -> None:
+        super().__init__()
+        self.register_buffer("zeros", torch.zeros(latent), persistent=False)
+
+    def log_prob(self, z: Float[Tensor, "... latent"]) -> Float[Tensor, "..."]:
+        """In closed form."""
+        return losses.normal_log_prob(z, 0.0, 0.0)
+
+    def draw(self, noise: Noise, temperature: float = 1.0) -> Float[Tensor, "n latent"]:
+        """Standard normal noise."""
+        return temperature * noise.normal(len(self.zeros))
+
+    def distribution(self) -> Independent:
+        """N(0, I)."""
+        return Independent(Normal(self.zeros, torch.ones_like(self.zeros)), 1)
+
+
+class Vamp(Prior):
+    """The mixture of the posteriors of learned pseudo-inputs: p(z) = 1/K sum_k q(z|u_k).
+
+    Arguments:
+        shape: of one example.
+        components: K.
+        bounded: whether examples lie in [0, 1], as images do.
+        posterior: from pseudo-inputs to their posteriors; the encoder belongs to the model, not to this module.
+
+    References:
+        VAE with a VampPrior (Tomczak and Welling, 2018), https://arxiv.org/abs/1705.07120
+    """
+
+    def __init__(self, shape: Sequence[int], components: int, *, bounded: bool, posterior: Callable[[Tensor], Gaussian]) -> None:
+        super().__init__()
+        start = torch.rand(components, *shape) if bounded else torch.randn(components, *shape)
+        self.pseudo_inputs = nn.Parameter(start)
+        self.bounded, self.posterior = bounded, posterior
+
+    def _components(self) -> Gaussian:
+        return self.posterior(self.pseudo_inputs.clamp(0, 1) if self.bounded else self.pseudo_inputs)
+
+    def log_prob(self, z: Float[Tensor, "... latent"]) -> Float[Tensor, "..."]:
+        """log of the mean of the K posterior densities."""
+        q = self._components()
+        precision = (-2 * q.log_diagonal).exp()
+        # ||(z - mu) / sigma||^2 as matrix products: every code meets every component.
+        rows = z.flatten(0, -2)
+        distance = rows.square() @ precision.T - 2 * rows @ (q.mu * precision).T + (q.mu.square() * precision).sum(1)
+        log_density = -0.5 * (distance + math.log(2 * math.pi) * z.shape[-1]) - q.log_diagonal.sum(1)
+        return (log_density.logsumexp(1) - math.log(len(q.mu))).view(z.shape[:-1])
+
+    def draw(self, noise: Noise, temperature: float = 1.0) -> Float[Tensor, "n latent"]:
+        """A pseudo-input by chance, then a code of its posterior."""
+        q = self._components()
+        chosen = noise.categorical(torch.ones(1, len(q.mu)))
+        return q.mu[chosen] + temperature * q.log_diagonal[chosen].exp() * noise.normal(q.mu.shape[1])
+
+    def distribution(self) -> MixtureSameFamily:
+        """The mixture."""
+        q = self._components()
+        return MixtureSameFamily(Categorical(torch.ones_like(q.mu[:, 0])), Independent(Normal(q.mu, q.log_diagonal.exp()), 1))
+
+
+class Flow(Prior):
+    """A neural spline flow of coupling layers, N(0, I) at its start.
+
+    Arguments:
+        latent: dimensions; from two on, since a coupling needs two halves.
+        layers, hidden: number of couplings, and widths of their networks.
+
+    References:
+        Neural Spline Flows (Durkan et al., 2019), https://arxiv.org/abs/1906.04032
+        Variational Lossy Autoencoder (Chen et al., 2017), https://arxiv.org/abs/1611.02731
+    """
+
+    def __init__(self, latent: int, *, layers: int = 4, hidden: Sequence[int] = (128, 128)) -> None:
+        super().__init__()
+        import zuko
+
+        self.latent = latent
+        # Two passes make each autoregressive layer a coupling, which is as fast backwards as forwards.
+        self.flow = zuko.flows.NSF(latent, transforms=layers, hidden_features=hidden, passes=2)
+
+    def log_prob(self, z: Float[Tensor, "... latent"]) -> Float[Tensor, "..."]:
+        """By the change of variables."""
+        return self.flow().log_prob(z.flatten(0, -2)).view(z.shape[:-1])
+
+    def draw(self, noise: Noise, temperature: float = 1.0) -> Float[Tensor, "n latent"]:
+        """Standard normal noise through the inverse of the flow."""
+        return self.flow().transform.inv(temperature * noise.normal(self.latent))
+
+    def distribution(self) -> Distribution:
+        """The flow itself."""
+        return self.flow()

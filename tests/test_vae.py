@@ -1,0 +1,269 @@
+"""Settings of the variational autoencoder against closed forms, quadrature and enumeration."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from test_autoencoding import build, descend, examples, images, vectors
+from torch.distributions import MultivariateNormal
+
+from pofx import core
+from pofx.core import Batch, Noise, UsageError
+from pofx.models.autoencoding.vae import VAE
+from pofx.nn.gaussian import Gaussian
+from pofx.nn.observation import COMPONENTS, Observation
+from pofx.nn.priors import Flow, Vamp
+
+TINY = {"hidden": (16,), "latent_dim": 2}
+
+
+def gaussian(n=5, latent=3, covariance="full"):
+    torch.manual_seed(0)
+    return Gaussian.of(torch.randn(n, Gaussian.outputs(latent, covariance)), latent)
+
+
+def as_torch(q):
+    scale = torch.diag_embed(q.log_diagonal.exp())
+    return MultivariateNormal(q.mu, scale_tril=scale if q.lower is None else scale + q.lower)
+
+
+# -------------------------------------------------------------------------------------------------------- posteriors
+
+
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+def test_a_gaussian_is_that_of_torch(covariance):
+    q = gaussian(covariance=covariance)
+    theirs = as_torch(q)
+    z, log_q = q.draw(torch.randn(5, 7, 3))
+    torch.testing.assert_close(log_q, theirs.log_prob(z.transpose(0, 1)).T, rtol=1e-4, atol=1e-4)
+    one, log_one = q.draw(torch.randn(5, 3))
+    torch.testing.assert_close(log_one, theirs.log_prob(one), rtol=1e-4, atol=1e-4)
+    standard = MultivariateNormal(torch.zeros(3), torch.eye(3))
+    torch.testing.assert_close(q.kl(), torch.distributions.kl_divergence(theirs, standard.expand((5,))), rtol=1e-4, atol=1e-4)
+
+
+def test_a_full_covariance_can_turn():
+    q = gaussian(1, 2)
+    z, _ = q.draw(torch.randn(1, 20_000, 2))
+    torch.testing.assert_close(torch.cov(z[0].T), as_torch(q).covariance_matrix[0], rtol=0.05, atol=0.05)
+    assert as_torch(q).covariance_matrix[0, 0, 1].abs() > 0.1
+
+
+# ------------------------------------------------------------------------------------------------------------ priors
+
+
+@pytest.mark.parametrize("name", ["normal", "vamp", "flow"])
+def test_a_prior_is_one_distribution(name):
+    """log_prob, the distribution and the draws agree."""
+    model = build(VAE, vectors(), latent_dim=2, hidden=(16,), prior=name, components=5).eval()
+    with torch.no_grad():
+        if name == "flow":
+            for parameter in model.code_prior.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+        prior, n = model.code_prior, 4000
+        drawn = prior.draw(Noise(0, n))
+        log_prob = prior.log_prob(drawn)
+        torch.testing.assert_close(log_prob, model.prior().log_prob(drawn), rtol=1e-3, atol=1e-3)
+        line = torch.linspace(-8, 8, 200)
+        total = prior.log_prob(torch.cartesian_prod(line, line)).exp().sum() * (16 / 199) ** 2
+        assert total.item() == pytest.approx(1, abs=0.02)
+        # Means under the draws against the integral.
+        grid = torch.cartesian_prod(line, line)
+        mean = (grid * prior.log_prob(grid).exp()[:, None]).sum(0) * (16 / 199) ** 2
+        torch.testing.assert_close(drawn.mean(0), mean, atol=0.15, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["vamp", "flow"])
+def test_a_learned_prior_beats_the_normal_one(name):
+    """Codes of two clusters are no Gaussian: a prior that can follow them pays less."""
+    torch.manual_seed(0)
+    x = torch.randn(64, 2) * 0.05 + torch.randint(0, 2, (64, 1)) * 4 - 2
+    plain, learned = (descend(build(VAE, vectors(2), **TINY, prior=prior, components=10), x, 150, lr=2e-2) for prior in ("normal", name))
+    with torch.no_grad():
+        assert learned.log_prob(x, samples=200).nats.mean() > plain.log_prob(x, samples=200).nats.mean() + 0.05
+
+
+def test_pseudo_inputs_of_images_stay_in_range():
+    seen = []
+    prior = Vamp((1, 2, 2), 3, bounded=True, posterior=lambda x: seen.append(x) or Gaussian(torch.zeros(3, 2), torch.zeros(3, 2)))
+    with torch.no_grad():
+        prior.pseudo_inputs.copy_(10 * torch.randn_like(prior.pseudo_inputs))
+    prior.log_prob(torch.zeros(4, 2))
+    assert seen[0].min() >= 0
+    assert seen[0].max() <= 1
+
+
+def test_a_flow_starts_near_a_normal_and_inverts():
+    torch.manual_seed(0)
+    flow = Flow(4)
+    z = flow.draw(Noise(1, 100))
+    torch.testing.assert_close(flow.flow().transform(z), Noise(1, 100).normal(4), atol=1e-3, rtol=0)
+
+
+# ------------------------------------------------------------------------------------------------------------ bounds
+
+
+def test_the_integral_sums_to_one_over_all_images():
+    model = build(VAE, images((1, 2, 2), bits=1), **TINY).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.5 * torch.randn_like(parameter))
+    every = torch.tensor(list(itertools.product((0.0, 1.0), repeat=4))).view(-1, 1, 2, 2)
+    found = model.log_prob(every)
+    assert found.kind == "exact"
+    assert found.samples is None
+    assert found.nats.exp().sum().item() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("spec", [images((1, 6, 6), bits=1), vectors(2)], ids=["images", "vectors"])
+def test_the_bound_rises_to_the_integral(spec):
+    x = examples(spec, 64)
+    model = descend(build(VAE, spec, **TINY), x, 150, lr=2e-2)
+    exact = model.log_prob(x).nats.mean()
+    bounds = [model.log_prob(x, samples=k) for k in (1, 10, 1000)]
+    assert {bound.kind for bound in bounds} == {"lower bound"}
+    first, second, third = (bound.nats.mean() for bound in bounds)
+    assert first < second < third < exact + 0.02
+    assert third.item() == pytest.approx(exact.item(), abs=0.05)
+
+
+def test_the_integral_of_a_conditional_model():
+    spec = images((1, 2, 2), bits=1, label=core.Classes(("a", "b")))
+    model = build(VAE, spec, **TINY, conditional=True).eval()
+    every = torch.tensor(list(itertools.product((0.0, 1.0), repeat=4))).view(-1, 1, 2, 2)
+    for label in (None, torch.zeros(16, dtype=torch.int64), torch.arange(16) % 2):
+        found = model.log_prob(every, label=label)
+        assert found.kind == "exact"
+        if label is None or label.unique().numel() == 1:
+            assert found.nats.exp().sum().item() == pytest.approx(1, abs=1e-4)
+    torch.testing.assert_close(
+        model.log_prob(every, label=torch.arange(16) % 2).nats[::2],
+        model.log_prob(every, label=torch.zeros(16, dtype=torch.int64)).nats[::2],
+    )
+
+
+@pytest.mark.parametrize("k", [1, 8])
+def test_the_loss_of_k_draws_is_the_bound(k):
+    x = examples(images((1, 4, 4), bits=1), 4000)
+    model = build(VAE, images((1, 4, 4), bits=1), latent_dim=3, hidden=(16,), importance_samples=k, warmup=0.0).eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        losses = [model.loss(Batch(x)) for _ in range(5)]
+        bound = -model.log_prob(x, samples=k).nats.mean()
+    assert torch.stack([loss.total for loss in losses]).mean().item() == pytest.approx(bound.item(), abs=0.08)
+    if k > 1:
+        assert all(loss.terms["tightening"] < 0 for loss in losses)
+
+
+# ------------------------------------------------------------------------------------------------- parts of the loss
+
+
+def test_free_bits_are_free():
+    """Below its allowance a dimension's divergence has no gradient, above it has the usual one."""
+    x = examples(vectors(), 64)
+    model = build(VAE, vectors(), **TINY, free_bits=100.0, warmup=0.0)
+    loss = model.loss(Batch(x))
+    (loss.terms["kl"] + loss.terms["free_bits"]).backward()
+    assert all(parameter.grad is None or parameter.grad.abs().max() < 1e-6 for parameter in model.encoder.parameters())
+    assert (loss.terms["kl"] + loss.terms["free_bits"]).item() == pytest.approx(200.0, rel=1e-4)
+    model.load_state_dict(build(VAE, vectors(), **TINY, free_bits=0.001, warmup=0.0).state_dict())
+    low = build(VAE, vectors(), **TINY, free_bits=1e-6, warmup=0.0)
+    assert low.loss(Batch(x)).terms["free_bits"].item() == pytest.approx(0, abs=1e-5)
+
+
+def test_total_correlation_weight_makes_codes_independent():
+    torch.manual_seed(0)
+    hidden = torch.randn(128, 1)
+    x = torch.cat((hidden, hidden + 0.5 * torch.randn(128, 1), torch.randn(128, 1)), 1)
+
+    def dependence(weight):
+        model = descend(build(VAE, vectors(), **TINY, total_correlation=weight, warmup=0.0), x, 100, lr=2e-2)
+        return torch.corrcoef(model.encode(x).T)[0, 1].abs().item()
+
+    assert dependence(10.0) < max(dependence(1.0), 0.1)
+
+
+def test_mmd_alone_brings_codes_to_the_prior():
+    """A WAE: beta 0, so that nothing else pulls the codes."""
+    torch.manual_seed(0)
+    x = torch.randn(128, 3) * torch.tensor([3.0, 1.0, 0.3])
+    free, held = (descend(build(VAE, vectors(), **TINY, beta=0.0, mmd=mmd), x, 100, lr=2e-2) for mmd in (0.0, 100.0))
+
+    def distance(model):
+        code = model.encode(x)
+        return (code.mean(0).norm() + (code.std(0) - 1).norm()).item()
+
+    assert distance(held) < 0.5 * distance(free)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"free_bits": 1.0, "prior": "vamp"}, {"mmd": 1.0, "importance_samples": 2}, {"total_correlation": 2.0, "covariance": "full"}],
+)
+def test_settings_that_do_not_go_together_are_refused(fields):
+    with pytest.raises(UsageError, match="leave"):
+        build(VAE, vectors(), **fields)
+
+
+def test_collapse_is_noticed():
+    x = examples(images((1, 6, 6), bits=1), 256)
+    collapsed = descend(build(VAE, images((1, 6, 6), bits=1), **TINY, beta=1000.0), x, 200)
+    assert list(collapsed.symptoms(Batch(x))) == ["collapsed codes"]
+    torch.manual_seed(0)
+    centre = torch.rand(4, 3)[torch.randint(4, (256,))] * 4
+    healthy = descend(build(VAE, vectors(), **TINY), centre + 0.1 * torch.randn(256, 3), 300)
+    assert healthy.symptoms(Batch(centre)) == {}
+
+
+# ------------------------------------------------------------------------------------------------------- likelihoods
+
+
+@pytest.mark.parametrize("kind", ["logistic_mixture", "categorical"])
+def test_levels_of_a_pixel(kind):
+    """Probabilities of the 256 levels sum to one; their mean is the mean, and draws have both."""
+    spec = images((2, 1, 1))
+    observation = Observation(spec, kind)
+    torch.manual_seed(0)
+    output = torch.randn(1, *observation.outputs)
+    levels = torch.arange(256).view(-1, 1, 1, 1).expand(-1, 2, 1, 1) / 255
+    # Both channels at the same level: probabilities of one channel follow from the others at level 0.
+    zero = torch.zeros(256, 1, 1, 1)
+    joint = torch.cat((levels[:, :1], zero), 1)
+    p = (-observation.nll(output.expand(256, -1, -1, -1), joint)).exp()
+    p0 = (-observation.nll(output.expand(256, -1, -1, -1), torch.cat((zero, levels[:, 1:]), 1))).exp()
+    p, p0 = p / p.sum(), p0 / p0.sum()
+    every = torch.stack([torch.cat((levels[i : i + 1, :1].expand(256, -1, -1, -1), levels[:, 1:]), 1) for i in range(0, 256, 51)])
+    rows = [(-observation.nll(output.expand(256, -1, -1, -1), part)).exp().sum() for part in every]
+    torch.testing.assert_close(torch.stack(rows), p[::51], atol=1e-4, rtol=1e-3)
+    mean = observation.mean(output)[0, :, 0, 0]
+    expected = torch.stack([(p * levels[:, 0, 0, 0]).sum(), (p0 * levels[:, 0, 0, 0]).sum()])
+    torch.testing.assert_close(mean, expected, atol=3e-3, rtol=0)
+    drawn = observation.draw(output.expand(4000, -1, -1, -1), Noise(0, 4000))
+    torch.testing.assert_close(drawn.mean(0)[:, 0, 0], expected, atol=0.03, rtol=0)
+    torch.testing.assert_close(drawn * 255, (drawn * 255).round(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("architecture", ["dense", "conv"])
+@pytest.mark.parametrize("likelihood", ["logistic_mixture", "categorical"])
+def test_pixels_of_their_own_train(architecture, likelihood):
+    x = examples(images((3, 8, 8)), 16)
+    model = build(VAE, images((3, 8, 8)), hidden=(16,), channels=8, architecture=architecture, likelihood=likelihood)
+    with torch.no_grad():
+        before = model.loss(Batch(x)).terms["reconstruction"].item()
+    after = descend(model, x, 60, lr=5e-3)
+    with torch.no_grad():
+        assert after.loss(Batch(x)).terms["reconstruction"].item() < before
+        assert after.log_prob(x, samples=2).space == "8-bit"
+        assert after.decode(after.encode(x)).shape == x.shape
+    assert COMPONENTS > 1
+
+
+def test_a_fixed_scale_stays():
+    model = build(VAE, vectors(), hidden=(16,), scale=0.5)
+    assert not model.observation.log_scale.requires_grad
+    x = examples(vectors(), 8)
+    descend(model, x, 5)
+    assert model.observation.log_scale.item() == pytest.approx(math.log(0.5))
+    with pytest.raises(UsageError, match="scale is of a gaussian"):
+        build(VAE, images(), scale=0.5)
