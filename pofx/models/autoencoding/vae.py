@@ -191,7 +191,9 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         self._check(label, n, lowest=0)
         if self.config.conditional and label is None:
             label = labels.draw(self.label_counts, noise)
-        output = self._output(temperature * noise.normal(self.config.latent_dim), label)
+        # Under the prior the code does not depend on the label, nor does it under one that was fitted to all codes.
+        z = temperature * noise.normal(self.config.latent_dim) if self.fitted is None else self.fitted.draw(noise, temperature=temperature)
+        output = self._output(z, label)
         mode = mode or ("mean" if self.spec.kind == "images" else "draw")
         return self.observation.mean(output) if mode == "mean" else self.observation.draw(output, noise)
 
