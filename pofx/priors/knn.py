@@ -107,15 +107,19 @@ class Prior(Density):
         return torch.cat(nats).logsumexp(1) - math.log(len(self.codes))
 
     def _log_kernels(self, y: Tensor, which: Tensor) -> Float[Tensor, "n kernels"]:
-        """log N(y; y_i, T^T T + s^2 I) by the k x k matrix s^2 I + T T^T."""
+        """log N(y; y_i, T^T T + s^2 I), by the smaller one of that matrix and s^2 I + T T^T (the matrix inversion lemma)."""
         centres, towards, widths = self._kernels(which)
-        residual, variance = y[:, None] - centres, widths.square()
+        residual, variance = (y[:, None] - centres)[..., None], widths.square()
         k, features = towards.shape[-2:]
-        inner = torch.linalg.cholesky(towards @ towards.mT + variance[..., None, None] * torch.eye(k, dtype=y.dtype))
-        along = torch.linalg.solve_triangular(inner, towards @ residual[..., None], upper=False)[..., 0]
-        distance = (residual.square().sum(-1) - along.square().sum(-1)) / variance
-        log_det = (features - k) * variance.log() + 2 * inner.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return -0.5 * (distance + log_det + features * math.log(2 * math.pi))
+        few = k < features
+        product = towards @ towards.mT if few else towards.mT @ towards
+        factor = torch.linalg.cholesky(product + variance[..., None, None] * torch.eye(min(k, features), dtype=y.dtype))
+        solved = torch.linalg.solve_triangular(factor, towards @ residual if few else residual, upper=False).square().sum((-1, -2))
+        log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        if few:
+            solved = (residual.square().sum((-1, -2)) - solved) / variance
+            log_det = log_det + (features - k) * variance.log()
+        return -0.5 * (solved + log_det + features * math.log(2 * math.pi))
 
     def state(self) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
         """The width; codes (as float32) and their neighbours."""
