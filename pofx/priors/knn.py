@@ -31,8 +31,9 @@ class Prior(Density):
     the sum over the kernels nearest to y.
 
     Why not the interpolation y_i + u (y_j - y_i) of SMOTE: it has no density to choose k by, half of its draws lie
-    within a quarter of the way of a training code, and its samples are farther from real data. One Gaussian for all codes with a
-    width chosen by likelihood needs no neighbours and is the worse density by far: it leaves the surface on which codes lie.
+    within a quarter of the way of a training code, and its samples are farther from real data (Fréchet distance 6.4 against 5.4,
+    the dense autoencoder of Fashion-MNIST after 2 minutes). Round Gaussians of one width chosen by likelihood need no neighbours
+    and are the worse density by far (-46 nats against -26): they leave the surface on which codes lie.
 
     Memorisation: the decoder has seen the code y_i, and a draw near to it may decode to a copy of its example. The
     kernels reach as far as the neighbours do, beyond them as often as not, which is what keeps draws from being copies; few
