@@ -6,11 +6,12 @@ the disk one by one, then the folder is renamed and its parent flushed. Nothing 
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from pofx.core import TrainingError
 
 MANIFEST = "manifest.json"
 WEIGHTS, AVERAGE, TRAINING, DESCRIPTION = "weights.safetensors", "ema.safetensors", "training.safetensors", "config.json"
+FILES = frozenset({DESCRIPTION, WEIGHTS, AVERAGE, TRAINING})
 
 
 class Damaged(Exception):
@@ -64,7 +66,8 @@ def replace_file(path: pathlib.Path, content: bytes) -> None:
     flush(path.parent)
 
 
-def _json(values: Mapping[str, Any]) -> bytes:
+def to_json(values: Mapping[str, Any]) -> bytes:
+    """JSON of sorted keys, so that equal values are equal bytes."""
     return json.dumps(values, indent=1, sort_keys=True).encode()
 
 
@@ -101,9 +104,20 @@ def save(
 
     Raises `TrainingError` with one sentence where the disk is full or refuses; older checkpoints are untouched.
     """
-    target, temporary = folder(checkpoints, step), checkpoints / f".{step:09d}.tmp"
+    states = ((WEIGHTS, weights), (AVERAGE, average), (TRAINING, training))
+    files = itertools.chain([(DESCRIPTION, to_json(description))], ((name, to_bytes(state)) for name, state in states))
+    return save_folder(folder(checkpoints, step), files)
+
+
+def save_folder(target: pathlib.Path, files: Iterable[tuple[str, bytes]]) -> pathlib.Path:
+    """Saves files (name and content) and a manifest of their hashes as a folder, in the place of what stood there, whole or
+    not at all.
+
+    Raises `TrainingError` with one sentence where the disk is full or refuses; what stood there is then untouched.
+    """
+    parent, temporary = target.parent, target.with_name(f".{target.name}.tmp")
     try:
-        checkpoints.mkdir(parents=True, exist_ok=True)
+        parent.mkdir(parents=True, exist_ok=True)
         if temporary.exists():
             shutil.rmtree(temporary)
         temporary.mkdir()
@@ -111,18 +125,15 @@ def save(
         raise TrainingError(f"cannot write {temporary}: {error.strerror or error}; what was saved before is intact") from error
     try:
         hashes: dict[str, dict[str, Any]] = {}
-        for name, content in (
-            (DESCRIPTION, _json(description)),
-            *((name, _tensors(values)) for name, values in ((WEIGHTS, weights), (AVERAGE, average), (TRAINING, training))),
-        ):
+        for name, content in files:
             write_bytes(temporary / name, content)
             hashes[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-        body = _json(hashes)
-        write_bytes(temporary / MANIFEST, _json({"files": hashes, "sha256": hashlib.sha256(body).hexdigest()}))
+        body = to_json(hashes)
+        write_bytes(temporary / MANIFEST, to_json({"files": hashes, "sha256": hashlib.sha256(body).hexdigest()}))
         flush(temporary)
         if target.exists():
-            # A damaged one of the same step, which resuming has passed over; out of the way in one step.
-            stale = checkpoints / f".{step:09d}.old"
+            # One of the same name, such as a damaged one that resuming has passed over; out of the way in one step.
+            stale = target.with_name(f".{target.name}.old")
             shutil.rmtree(stale, ignore_errors=True)
             target.rename(stale)
             temporary.rename(target)
@@ -132,26 +143,28 @@ def save(
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    flush(checkpoints)
+    flush(parent)
     return target
 
 
-def _tensors(values: Mapping[str, Tensor]) -> bytes:
+def to_bytes(values: Mapping[str, Tensor]) -> bytes:
+    """Tensors in the safetensors format."""
     # Sorted, so that equal states give equal files; contiguous, since channels_last is how we compute, not what we keep.
     return format_tensors({name: values[name].detach().to("cpu").contiguous() for name in sorted(values)})
 
 
-def verify(checkpoint: pathlib.Path) -> dict[str, bytes]:
-    """The files of a checkpoint, every byte checked against the manifest. Raises `Damaged` naming the first bad file."""
+def verify(checkpoint: pathlib.Path, names: Set[str] = FILES) -> dict[str, bytes]:
+    """The files of a checkpoint (of any folder that `save_folder` wrote, where `names` are other ones), every byte checked
+    against the manifest. Raises `Damaged` naming the first bad file."""
     try:
         manifest_bytes = (checkpoint / MANIFEST).read_bytes()
         manifest = json.loads(manifest_bytes)
         files = manifest["files"]
         # The manifest is compared with what we would write for it, so that no byte of it is free.
-        sound = hashlib.sha256(_json(files)).hexdigest() == manifest["sha256"] and _json(manifest) == manifest_bytes
+        sound = hashlib.sha256(to_json(files)).hexdigest() == manifest["sha256"] and to_json(manifest) == manifest_bytes
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise Damaged(f"{checkpoint / MANIFEST} is missing or unreadable") from error
-    if not sound or set(files) != {DESCRIPTION, WEIGHTS, AVERAGE, TRAINING}:
+    if not sound or set(files) != names:
         raise Damaged(f"{checkpoint / MANIFEST} does not have the checksum that it was saved with")
     contents = {}
     for name, entry in files.items():

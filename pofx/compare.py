@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from pofx import advice, discovery, examples, figures, page, report
+from pofx import advice, discovery, examples, figures, page, priors, report
 from pofx.comparison import LEGEND, Column, Comparison, Line, Member
 from pofx.core import UsageError
 from pofx.data.images import grid
@@ -62,9 +62,10 @@ def _data(run: Run) -> str:
 
 
 def measured(run: Run, part: str | None = None, *, quiet: bool = True) -> Report:
-    """The run's kept evaluation, made and kept first where there is none of this checkpoint, these data and this part."""
+    """The run's kept evaluation, made and kept first where there is none of this checkpoint, its prior, these data and this part."""
     found = kept(run)
-    if found is not None and found.step == run.step and found.fingerprint == run.info["data"]["fingerprint"]:
+    now = (run.step, run.info["data"]["fingerprint"], priors.newest(run))
+    if found is not None and (found.step, found.fingerprint, found.prior) == now:
         # A run's own data are read only where its report does not say all.
         wanted = part or ("test" if found.part == "test" else examples.held_out(run.dataset())[0])
         if found.part == wanted:

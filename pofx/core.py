@@ -536,7 +536,7 @@ class Encodes(Capability):
 
 
 class CodePrior(ABC):
-    """A distribution over codes that was fitted after training (`pofx fit-prior`)."""
+    """A distribution over codes that was fitted after training (`pofx fit-prior`); no `nn.Module`, since it is not the model's."""
 
     @abstractmethod
     def draw(self, noise: Noise, *, temperature: float = 1.0) -> Float[Tensor, "n latent"]:

@@ -1,4 +1,4 @@
-"""Finds models, figures, metrics and verbs by their files: adding one is adding a file, there is no registry.
+"""Finds models, figures, metrics, priors and verbs by their files: adding one is adding a file, there is no registry.
 
 The environment variable POFX_PATH names further folders that hold model files.
 """
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from pofx.core import Capability, Model
 
-Kind = Literal["models", "figures", "metrics", "verbs"]
+Kind = Literal["models", "figures", "metrics", "priors", "verbs"]
 _HERE = pathlib.Path(__file__).parent
-_FOLDERS = {"models": "models", "figures": "figures", "metrics": "metrics", "verbs": "cli"}
+_FOLDERS = {"models": "models", "figures": "figures", "metrics": "metrics", "priors": "priors", "verbs": "cli"}
 
 
 def _files(kind: Kind) -> dict[str, pathlib.Path]:
@@ -36,7 +36,8 @@ def _files(kind: Kind) -> dict[str, pathlib.Path]:
     files: dict[str, pathlib.Path] = {}
     for path in found:
         if not path.stem.startswith("_"):
-            files.setdefault(path.stem, path)
+            # What a person types has hyphens: the verb fit-prior is fit_prior.py.
+            files.setdefault(path.stem.replace("_", "-") if kind == "verbs" else path.stem, path)
     return files
 
 

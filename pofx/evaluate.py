@@ -14,7 +14,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pofx import data, discovery, examples
+from pofx import data, discovery, examples, priors
 from pofx.core import Model, Samples, UsageError
 from pofx.data.dataset import Dataset, Split
 from pofx.findings import Draws, Flag, Row, number
@@ -44,6 +44,7 @@ class Report:
 
     model: its name. data: source; part: of it. fingerprint: of the data. step: of the checkpoint, in moves.
     looks: how often this run has been measured on this part. warnings: what to keep in mind of all rows.
+    prior: the fitted prior that codes of samples were drawn from; empty for the model's own.
     """
 
     model: str
@@ -56,6 +57,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     looks: int = 1
     full: bool = False
+    prior: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON-able values."""
@@ -76,7 +78,8 @@ class Report:
     @property
     def heading(self) -> str:
         """What was measured on what."""
-        return f"{self.model} on {self.data} ({self.part} part, look {self.looks} at it)"
+        prior = f", codes from the prior {self.prior}" if self.prior else ""
+        return f"{self.model} on {self.data} ({self.part} part, look {self.looks} at it){prior}"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         yield Text(self.heading, style="bold")
@@ -172,6 +175,7 @@ def evaluate(
         warnings=(*_warnings(rows, model), *_seen_in_training(train, dataset, held, found)),
         looks=_look(run, dataset, found),
         full=full,
+        prior=priors.in_use(model),
     )
 
 

@@ -13,6 +13,11 @@ from rich.text import Text
 Item = TypeVar("Item")
 
 
+def warn(sentence: str) -> None:
+    """A warning on standard error."""
+    print(f"pofx: warning: {sentence}", file=sys.stderr)
+
+
 class Display:
     """A bar on a terminal, a line every half minute elsewhere, nothing when quiet. Warnings are always shown."""
 
@@ -48,7 +53,7 @@ class Display:
 
     def warn(self, sentence: str) -> None:
         """A warning, shown even when quiet."""
-        print(f"pofx: warning: {sentence}", file=sys.stderr)
+        warn(sentence)
 
     def update(self, progress: float, losses: dict[str, float], seconds: float, examples: int) -> None:
         """News: at most ten times a second on a terminal, twice a minute elsewhere, and always at the end."""

@@ -5,7 +5,7 @@ import pathlib
 from itertools import groupby
 from typing import Any
 
-from pofx import discovery, page
+from pofx import discovery, page, priors
 from pofx.core import UsageError
 from pofx.evaluate import Report, kept
 from pofx.findings import Row, number
@@ -102,8 +102,10 @@ def _evaluation(run: Run) -> tuple[Report | None, str]:
     where = f"On the {report.part} part of {report.data}"
     if report.step is not None:
         where += f", checkpoint at move {report.step:,}"
-    if report.step != run.step:
-        where += " (an earlier measurement: the checkpoint of this page is another)"
+    if report.prior:
+        where += f", codes from the prior {report.prior}"
+    if (report.step, report.prior) != (run.step, priors.newest(run)):
+        where += f" (an earlier measurement: the {'checkpoint' if report.step != run.step else 'prior'} of this page is another)"
     sentences = [f"{where}.", "Behind ± stands half of a 95 % interval; real is real data against real data at the same n."]
     if report.looks > 1:
         sentences.append(f"This is look {report.looks} at this part: a choice made after many looks is fitted to it.")

@@ -143,12 +143,21 @@ class Run:
             others = [f"{self.path}@{step}" for step in checkpoint.steps(self.checkpoints) if step != self.step]
             raise UsageError(f"{error}; use {' or '.join(others) or 'a copy of it'} instead") from error
 
-    def model(self, device: str = "cpu", *, cls: type[Model] | None = None) -> Model:
-        """The model at this checkpoint: averaged weights, evaluation mode, every byte verified."""
+    def model(self, device: str = "cpu", *, cls: type[Model] | None = None, prior: str | None = None) -> Model:
+        """The model at this checkpoint: averaged weights, evaluation mode, every byte verified.
+
+        Arguments:
+            prior: what it draws its codes from, as `pofx.priors.attach` takes it: by default the prior that was last
+                fitted to this checkpoint, else its own.
+        """
+        from pofx import priors, progress
+
         description, tensors = self._read()
         cls = cls or discovery.model(description["model"])
         model = cls(DataSpec.from_json(description["spec"]), cls.Config.from_json(description["config"]))
         checkpoint.restore(model, tensors[checkpoint.AVERAGE], resizable=cls.resizable)
+        for sentence in priors.attach(model, self, prior):
+            progress.warn(sentence)
         return model.to(device).eval().requires_grad_(False)
 
     @property
@@ -226,10 +235,13 @@ class Run:
                 file.write(json.dumps(entry) + "\n")
 
 
-def load(reference: "str | pathlib.Path | Run", *, device: str = "cpu", model: type[Model] | None = None) -> Model:
+def load(
+    reference: "str | pathlib.Path | Run", *, device: str = "cpu", model: type[Model] | None = None, prior: str | None = None
+) -> Model:
     """The trained model of RUN, RUN@best, RUN@last or RUN@STEP: averaged weights, evaluation mode.
 
     Arguments:
         model: the class, where it is not one that pofx finds by its file.
+        prior: that `sample` draws codes from, as `Run.model` takes it.
     """
-    return Run.open(reference).model(device, cls=model)
+    return Run.open(reference).model(device, cls=model, prior=prior)

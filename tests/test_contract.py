@@ -329,6 +329,38 @@ def test_decodes(name, case):
         assert 0 <= float(x.min()) <= float(x.max()) <= 1
 
 
+class Constant(core.CodePrior):
+    """The same code for every row, which remembers for how many it was asked."""
+
+    def __init__(self, code):
+        self.code, self.asked = code, []
+
+    def draw(self, noise, *, temperature=1.0):
+        self.asked.append(noise.n)
+        return self.code.expand(noise.n, -1)
+
+
+@having(core.Decodes)
+@torch.no_grad()
+def test_samples_come_from_a_prior_that_was_fitted_later(name, case):
+    model = capable_model(name, case, core.Decodes)
+    if not {core.Samples, core.Encodes} <= model.capabilities:
+        pytest.skip(f"{name} on {case} has no codes of data to fit a prior to, or draws nothing")
+    own = model.sample(N, noise=Noise(3, N))
+    one, other = model.encode(examples(model, 2).x)
+    model.fitted = Constant(one[None])
+    drawn = model.sample(N, noise=Noise(3, N))
+    assert model.fitted.asked == [N]
+    if model.spec.kind == "images":
+        torch.testing.assert_close(drawn, model.decode(one.expand(N, -1)), rtol=0, atol=1e-5)
+    parts = torch.cat([model.sample(k, noise=Noise(3, k, first=first)) for first, k in ((0, 1), (1, 2), (3, 3))])
+    torch.testing.assert_close(drawn, parts, rtol=0, atol=1e-5)
+    model.fitted = Constant(other[None])
+    assert not torch.equal(drawn, model.sample(N, noise=Noise(3, N)))
+    model.fitted = None
+    assert torch.equal(own, model.sample(N, noise=Noise(3, N)))
+
+
 @having(core.Scores)
 def test_scores(name, case):
     model = capable_model(name, case, core.Scores)

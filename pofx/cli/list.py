@@ -1,11 +1,11 @@
-"""Lists models, data, metrics, figures and runs, a line each: pofx list [models|data|metrics|figures|runs [DIR]]."""
+"""Lists models, data, metrics, figures, priors and runs, a line each: pofx list [models|data|metrics|figures|priors|runs [DIR]]."""
 
 import dataclasses
 import pathlib
 
 import tyro
 
-WHAT = ("models", "data", "metrics", "figures", "runs")
+WHAT = ("models", "data", "metrics", "figures", "priors", "runs")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -13,7 +13,7 @@ class Options:
     """Lists what there is, a line each."""
 
     what: tyro.conf.Positional[str] = ""
-    """models, data, metrics, figures or runs; by default all of them."""
+    """models, data, metrics, figures, priors or runs; by default all of them."""
     folder: tyro.conf.Positional[str] = "runs"
     """Where to look for runs."""
 

@@ -31,6 +31,9 @@ class Options:
     """Text that every sample starts with (models of text)."""
     out: str | None = None
     """.png grid, .npz, .txt, .csv, .jsonl or folder/. By default a file in RUN/samples; texts go to standard output."""
+    prior: str | None = None
+    """own (the model's), or one that `pofx fit-prior` has fitted, by its name. By default the one last fitted to this
+    checkpoint, else own."""
     temperature: float | None = None
     """Below 1 draws likelier examples."""
     top_k: int | None = None
@@ -45,14 +48,14 @@ def run(options: Options) -> None:
     """Draws and writes."""
     import pathlib
 
-    from pofx import discovery, examples
+    from pofx import discovery, examples, priors
     from pofx.core import Samples, UsageError
     from pofx.run import Run
 
     if options.n < 1:
         raise UsageError(f"--n must be at least 1, not {options.n}")
     found = Run.open(options.run)
-    model, codec = found.model(), found.codec
+    model, codec = found.model(prior=options.prior), found.codec
     discovery.require(model, Samples, what="pofx sample")
     label = _label(model, options.label, options.n, options.seed)
     x = examples.draw(model, options.n, seed=options.seed, label=label, **_knobs(model, codec, options))
@@ -61,6 +64,7 @@ def run(options: Options) -> None:
         return
     ending = {"images": ".png", "vectors": ".csv"}.get(model.spec.kind, ".npz")
     of = f"-{options.label}".replace("/", "_") if options.label is not None else ""
+    of += f"-{priors.in_use(model).partition(' ')[0]}" if priors.in_use(model) else ""
     path = found.path / "samples" / f"{found.step}-seed{options.seed}{of}{ending}" if options.out is None else pathlib.Path(options.out)
     codec.write(x, path, label)
     print(path)

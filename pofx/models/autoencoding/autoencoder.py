@@ -3,7 +3,8 @@
     minimise over encoder e and decoder d    E 1/2 ||x - d(e(x))||^2
 
 What fits through the code is what the data have in common. The codes have no law of their own; while training, the
-model keeps their mean and covariance, and drawing a code from that Gaussian and decoding it gives new data.
+model keeps their mean and covariance, and drawing a code from that Gaussian and decoding it gives new data. A density
+that is fitted to the codes later (`pofx fit-prior`) gives better ones.
 """
 
 import dataclasses
@@ -146,13 +147,15 @@ class Autoencoder(Model, Samples, Encodes, Decodes):
         return MultivariateNormal(self.code_mean, self.code_covariance + jitter * torch.eye(len(self.code_mean), device=self.device))
 
     def sample(self, n: int, *, noise: Noise, label: Tensor | None = None, temperature: float = 1.0) -> Shaped[Tensor, "n ..."]:
-        """Decodes n codes drawn from `prior()`.
+        """Decodes n codes drawn from `prior()`, or from the prior that was fitted later.
 
         Arguments:
             temperature: multiplies the standard deviation of the codes.
         """
         if label is not None:
             raise UsageError("an autoencoder knows no labels: leave the label out")
+        if self.fitted is not None:
+            return self.decode(self.fitted.draw(noise, temperature=temperature))
         prior = self.prior()
         spread = noise.normal(len(self.code_mean))
         spread = spread @ prior.scale_tril.T if isinstance(prior, MultivariateNormal) else spread * prior.stddev

@@ -275,6 +275,7 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         self._check(label, n, lowest=0)
         if self.config.conditional and label is None:
             label = labels.draw(self.label_counts, noise)
+        # Under the prior the code does not depend on the label, nor does it under one that was fitted to all codes.
         output = self._output((self.fitted or self.code_prior).draw(noise, temperature=temperature), label)
         mode = mode or ("mean" if self.spec.kind == "images" else "draw")
         return self.observation.mean(output) if mode == "mean" else self.observation.draw(output, noise)

@@ -222,7 +222,8 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Judges):
     def sample(self, n: int, *, noise: Noise, label: Tensor | None = None) -> Shaped[Tensor, "n ..."]:
         """n new examples, decoded from codes of the prior."""
         self._refuse(label)
-        return self.observation.draw(self.decoder(noise.normal(self.config.latent_dim)), noise)
+        z = noise.normal(self.config.latent_dim) if self.fitted is None else self.fitted.draw(noise)
+        return self.observation.draw(self.decoder(z), noise)
 
     def judge(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, " batch"]:
         """D(x): the log-odds of real against generated."""
