@@ -62,7 +62,7 @@ def mean_squared_error(model: Model, dataset: Dataset) -> dict[str, Any]:
     assert dataset.test is not None
     x = dataset.test.batch(torch.arange(len(dataset.test))).x
     rebuilt = torch.cat([examples.reconstruct(model, Batch(part)) for part in x.split(SHOWN)])
-    assert 0 <= rebuilt.min()
+    assert rebuilt.min() >= 0
     assert rebuilt.max() <= 1
     code = examples.encode(model, Batch(x[:1])).shape[1]
     train = dataset.train.batch(dataset.train.positions()).x.flatten(1).numpy()
@@ -105,7 +105,9 @@ def negative_log_likelihood(model: Model, dataset: Dataset, images: int, samples
 def independent(dataset: Dataset, positions: torch.Tensor) -> dict[str, float]:
     """Coins whose chances are the training mean of each pixel."""
     assert dataset.test is not None
-    train, test = (split.batch(rows).x.flatten(1) for split, rows in ((dataset.train, dataset.train.positions()), (dataset.test, positions)))
+    train, test = (
+        split.batch(rows).x.flatten(1) for split, rows in ((dataset.train, dataset.train.positions()), (dataset.test, positions))
+    )
     chance = train.mean(0).clamp(1e-4, 1 - 1e-4)
     return {"independent pixels": float(-(test @ chance.log() + (1 - test) @ (1 - chance).log()).mean())}
 
@@ -129,14 +131,13 @@ def main() -> int:
         dataset = data.load("fashion_mnist", data.Options(bits=1 if system.measured == "nll" else None))
         path = options.folder / f"{name.replace(' ', '-').replace(',', '')}-{options.seed}"
         rounds = results.get(name, {}).get("rounds")
-        run = trained(
-            system.model, dataset, path, options.seed, system.minutes, rounds, any_speed=options.any_speed, **dict(system.config)
-        )
+        run = trained(system.model, dataset, path, options.seed, system.minutes, rounds, any_speed=options.any_speed, **dict(system.config))
         model = pofx.load(run.path)
-        if system.measured == "nll":
-            found = negative_log_likelihood(model, dataset, options.images, options.samples)
-        else:
-            found = mean_squared_error(model, dataset)
+        measured = {
+            "nll": lambda model, dataset: negative_log_likelihood(model, dataset, options.images, options.samples),
+            "mse": mean_squared_error,
+        }
+        found = measured[system.measured](model, dataset)
         held = system.target is None or found["value"] <= system.target
         missed += not held
         results[name] = described(run, options.seed) | found | {"target": system.target}
