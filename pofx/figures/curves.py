@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from pofx import figures
@@ -54,7 +53,7 @@ def series(lines: list[dict[str, Any]]) -> dict[str, dict[str, tuple[np.ndarray,
 
 def _panel(axes: Any, name: str, terms: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
     for i, (term, (steps, values)) in enumerate(terms.items()):
-        colour = colormaps["tab10"](i % 10)
+        colour = figures.colour(i)
         smooth = averaged(values)
         axes.plot(steps, values, color=colour, alpha=0.25 if len(values) > 2 else 1, linewidth=1, marker="." if len(values) < 20 else None)
         axes.plot(steps, smooth, color=colour, linewidth=1.6, label=f"{term}  {smooth[-1]:.4g}")

@@ -1,46 +1,182 @@
-"""Codes of held-out examples in the plane, coloured by class; larger codes by their two principal axes."""
+"""Codes of held-out examples in the plane, coloured by class, with the prior's 1, 2 and 3 sigma; several runs side by side.
+
+Longer codes are shown by their two principal axes. Beside another run, numbers tell how far the codes are from N(0, I),
+whether neighbours share a class, and how much of the region of the codes is empty.
+"""
+
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from matplotlib import colormaps
+import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
 
 from pofx import examples, figures
-from pofx.core import Classes, Encodes, Model
+from pofx.core import Classes, Decodes, Encodes, Model, UsageError
 from pofx.data.dataset import Dataset
+from pofx.metrics import codes as measures
 from pofx.run import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 needs = (Encodes,)
 
 POINTS, CLASSES = 2000, 20
+#: Fewer codes than these make no numbers.
+LEAST = 50
+SIGMAS = (1, 2, 3)
+#: A class is named at its middle where it has so many of the codes shown.
+NAMED = 5
 
 
-def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
-    """The first held-out examples; classes beyond the first 20 share grey with the examples without a label."""
-    part, held = examples.held_out(dataset)
-    batch = examples.first(held, POINTS, model.window)
-    codes = examples.encode(model, batch).flatten(1).numpy()
-    plane = figures.Plane(codes, ("z0", "z1"))
-    place = plane(codes)
-    figure, axes = figures.canvas(f"codes of {len(codes):,} {part} examples ({codes.shape[1]} dimensions)", 7, 6)
+class _Cloud(NamedTuple):
+    """What is shown of one run: codes (n, latent), their places (n, 2), classes (-1 where unknown), their names, a title."""
+
+    model: Model
+    codes: np.ndarray
+    plane: figures.Plane
+    place: np.ndarray
+    classes: np.ndarray
+    names: tuple[str, ...]
+    title: str
+
+
+def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0, compare: tuple[str, ...] = ()) -> Figure:
+    """2,000 held-out examples; classes beyond the first 20 share grey with the examples without a label.
+
+    Arguments:
+        compare: further runs of the same data, which stand beside this one: above on one scale, below each on its own.
+    Raises `UsageError` where a run cannot encode or is of other data.
+    """
+    first = _cloud(model, dataset, run.info["model"] if run is not None and compare else "")
+    if not compare:
+        n, dimensions = first.codes.shape
+        title = f"codes of {n:,} {examples.held_out(dataset)[0]} examples ({dimensions} dimension{'s' * (dimensions > 1)})"
+        figure, axes = figures.canvas(title, 7.4, 6)
+        _show(axes, first)
+        _legend(figure, axes)
+        return figure
+    clouds = [first, *(_cloud(other, data, name) for other, data, name in figures.others(compare, dataset, needs))]
+    return _beside(clouds, examples.held_out(dataset)[0])
+
+
+def _cloud(model: Model, dataset: Dataset, title: str) -> _Cloud:
+    held = examples.held_out(dataset)[1]
+    batch = examples.some(held, POINTS, window=model.window)
+    codes = torch.cat([examples.encode(model, part).flatten(1) for part in examples.parts(batch)]).numpy()
     label, meaning = batch.label, dataset.spec.label
     names = meaning.names[:CLASSES] if isinstance(meaning, Classes) and label is not None else ()
     classes = label.cpu().numpy() if names and label is not None else np.full(len(codes), -1)
-    colours = colormaps["tab10" if len(names) <= 10 else "tab20"]
-    groups = [(classes == i, colours(i), name) for i, name in enumerate(names)]
-    groups.insert(0, ((classes < 0) | (classes >= len(names)), figures.REAL, "other" if names else ""))
-    for rows, colour, name in groups:
+    plane = figures.Plane(codes, ("z0", "z1"))
+    return _Cloud(model, codes, plane, plane(codes), np.where(classes < len(names), classes, -1), names, title)
+
+
+def _show(axes: "Axes", cloud: _Cloud, *, named: bool = True) -> None:
+    """The codes, the prior behind them and, where `named`, the names of the classes at their middles."""
+    groups = [(cloud.classes == i, figures.colour(i), figures.MARKERS[i // 10], name) for i, name in enumerate(cloud.names)]
+    groups.insert(0, (cloud.classes < 0, figures.REAL, "o", "no class" if cloud.names else ""))
+    flat = cloud.codes.shape[1] == 1
+    for rows, colour, marker, name in groups:
         if not rows.any():
             continue
-        if codes.shape[1] == 1:
-            axes.hist(codes[rows, 0], bins=np.histogram_bin_edges(codes[:, 0], 40), color=colour, alpha=0.6, label=name)
-        else:
-            axes.scatter(
-                place[rows, 0], place[rows, 1], s=min(30, max(8, 8000 / len(codes))), color=colour, alpha=0.75, linewidths=0, label=name
-            )
-    if codes.shape[1] == 1:
+        if flat:
+            axes.hist(cloud.codes[rows, 0], bins=np.histogram_bin_edges(cloud.codes[:, 0], 40), color=colour, alpha=0.6, label=name)
+            continue
+        size = min(30.0, max(7.0, 8000 / len(rows)))
+        axes.scatter(*cloud.place[rows].T, s=size, color=colour, marker=marker, alpha=0.7, linewidths=0, label=name)
+    if Decodes in cloud.model.capabilities:
+        _prior(axes, cloud)
+    if flat:
         axes.set(xlabel="z0", ylabel="examples")
-    else:
-        plane.label(axes)
-    if names:
-        axes.legend(frameon=False, markerscale=2, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+        return
+    for rows, colour, _, name in groups[1:]:
+        if named and rows.sum() >= NAMED:
+            middle = np.median(cloud.place[rows], 0)
+            box = {"facecolor": "white", "edgecolor": colour, "alpha": 0.85, "pad": 1.5, "linewidth": 1, "boxstyle": "round,pad=0.15"}
+            axes.text(*middle, figures.shorten(name), fontsize=7, ha="center", va="center", bbox=box, clip_on=True, parse_math=False)
+    cloud.plane.label(axes)
+    axes.set_aspect("equal", adjustable="datalim")
+
+
+def _prior(axes: "Axes", cloud: _Cloud) -> None:
+    """1, 2 and 3 standard deviations of the prior: ellipses, or lines for codes of one number."""
+    axis = torch.from_numpy(cloud.plane.axes.astype(np.float32))
+    if cloud.codes.shape[1] == 1:
+        mean, scale = (float(value[0]) for value in examples.prior_scale(cloud.model))
+        for i, side in enumerate([mean + sign * k * scale for k in SIGMAS for sign in (-1, 1)]):
+            axes.axvline(side, color="0.25", linewidth=1, linestyle="--", label="prior, 1, 2, 3 sigma" if i == 0 else None)
+        return
+    mean, covariance = (value.double().numpy() for value in examples.prior_moments(cloud.model, axis))
+    centre = mean - cloud.plane.axes @ cloud.plane.centre
+    for ellipse in ellipses(centre, covariance):
+        axes.add_patch(ellipse)
+    axes.plot([], [], color="0.25", linewidth=1, linestyle="--", label="prior, 1, 2, 3 sigma")
+    # Patches do not count for the limits.
+    widest = SIGMAS[-1] * np.sqrt(np.diagonal(covariance))
+    axes.update_datalim([centre - widest, centre + widest])
+    axes.autoscale_view()
+
+
+def ellipses(mean: np.ndarray, covariance: np.ndarray) -> list[Ellipse]:
+    """Where (z - mean)^T covariance^-1 (z - mean) = k^2, for k = 1, 2, 3: circles of radius k for N(0, I)."""
+    variance, axes = np.linalg.eigh(covariance)
+    width, height = 2 * np.sqrt(np.maximum(variance, 0))
+    angle = float(np.degrees(np.arctan2(axes[1, 0], axes[0, 0])))
+    return [
+        Ellipse((mean[0], mean[1]), k * width, k * height, angle=angle, fill=False, edgecolor="0.25", linewidth=1, linestyle="--")
+        for k in SIGMAS
+    ]
+
+
+def _legend(figure: Figure, axes: "Axes") -> None:
+    handles, names = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, names, frameon=False, markerscale=2, loc="outside right upper", fontsize=8)
+
+
+def _beside(clouds: list[_Cloud], part: str) -> Figure:
+    """A column a run: above on one scale, below each on its own, and its numbers under it."""
+    if any(cloud.codes.shape[1] == 1 for cloud in clouds):
+        raise UsageError("codes of one number make no plane to compare: compare runs whose latent-dim is 2 or more")
+    figure, axes = figures.canvas(
+        f"codes of {len(clouds[0].codes):,} {part} examples: above on one scale, below each on its own",
+        4.6 * len(clouds) + 1.2,
+        10,
+        nrows=2,
+        ncols=len(clouds),
+        squeeze=False,
+    )
+    for above, below, cloud in zip(*axes, clouds, strict=True):
+        _show(above, cloud, named=False)
+        _show(below, cloud)
+        dimensions = cloud.codes.shape[1]
+        above.set_title(f"{cloud.title} ({dimensions} dimensions)", fontsize=10, loc="left")
+        numbers = "\n".join(describe(cloud.codes, cloud.place, cloud.classes))
+        below.annotate(numbers, (0, 0), (0, -40), "axes fraction", "offset points", va="top", fontsize=9, linespacing=1.4)
+    corners = np.concatenate([one.dataLim.get_points() for one in axes[0]])
+    low, high = corners.min(0), corners.max(0)
+    margin = 0.04 * (high - low).max()
+    for one in axes[0]:
+        one.set_aspect("equal", adjustable="box")
+        one.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin))
+    _legend(figure, axes[0, 0])
     return figure
+
+
+def describe(codes: np.ndarray, place: np.ndarray, classes: np.ndarray) -> list[str]:
+    """What is to be said about codes (n, latent), their places in the plane (n, 2) and their classes (-1 where unknown)."""
+    if len(codes) < LEAST:
+        return [f"{len(codes)} codes are too few for numbers"]
+    normal = np.random.default_rng(0).standard_normal(place.shape)
+    cells = measures.cells(len(place))
+    known = classes >= 0
+    lines = [
+        f"to N(0, I): KL of the fitted Gaussian {measures.standard_normal_kl(codes):,.3g} nats",
+        f"to N(0, I): sliced distance {measures.sliced_distance(codes):.2f} ({measures.sliced_distance(normal):.2f} for draws of it)",
+        f"empty in the hull: {measures.empty_area(place):.0%} of {cells} x {cells} cells ({measures.empty_area(normal):.0%} for N(0, I))",
+    ]
+    if known.sum() > LEAST:
+        purity = measures.neighbour_purity(codes[known], classes[known]).mean()
+        lines.append(f"same class: {purity:.0%} of the {measures.NEIGHBOURS} nearest")
+    return lines
