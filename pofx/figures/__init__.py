@@ -145,7 +145,7 @@ def picture(image: np.ndarray, title: str, *, rows: Sequence[str] = (), columns:
     """
     height, width = image.shape[:2]
     top, left, bottom = 42, (24 + 13 * max(map(len, rows))) if rows else 12, 12 + 22 * bool(columns) + 26 * bool(below)
-    total = max(left + width + 12, 13 * len(title), left + 11 * len(below)), top + height + bottom
+    total = max(left + width + 12, 13 * len(title), left + 9 * len(below)), top + height + bottom
     figure = Figure(figsize=(total[0] / DPI, total[1] / DPI), dpi=DPI, facecolor="white")
     axes = figure.add_axes((left / total[0], bottom / total[1], width / total[0], height / total[1]))
     axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")

@@ -50,9 +50,9 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
     axes.grid(axis="x", visible=False)
     if Decodes in model.capabilities:
         axes.axhline(ACTIVE, color=figures.GENERATED, linestyle="--", linewidth=1.2, label=f"threshold {ACTIVE}")
-        axes.set_ylabel("variance of the code over x, in variances of its prior")
+        axes.set_ylabel("variance over x, in prior variances")
     else:
-        axes.set_ylabel("variance of the code over x")
+        axes.set_ylabel("variance over x")
     axes.set_ylim(max(FLOOR, min(variance.min(), ACTIVE) / 3), 2 * max(1.0, variance.max()))
     axes.set_xlabel("unit, the most active first")
     if len(order) <= NUMBERED:

@@ -1,7 +1,8 @@
 """Codes of held-out examples in the plane, coloured by class, with the prior's 1, 2 and 3 sigma; several runs side by side.
 
 Longer codes are shown by their two principal axes. Beside another run, numbers tell how far the codes are from N(0, I),
-whether neighbours share a class, and how much of the region of the codes is empty.
+whether neighbours share a class, how much of the region of the codes is empty, and how many draws of the prior fall where
+no code is.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 needs = (Encodes,)
 
-POINTS, CLASSES = 2000, 20
+POINTS, CLASSES, DRAWS = 2000, 20, 4096
 #: Fewer codes than these make no numbers.
 LEAST = 50
 SIGMAS = (1, 2, 3)
@@ -58,7 +59,7 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
         _legend(figure, axes)
         return figure
     clouds = [first, *(_cloud(other, data, name) for other, data, name in figures.others(compare, dataset, needs))]
-    return _beside(clouds, examples.held_out(dataset)[0])
+    return _beside(clouds, examples.held_out(dataset)[0], seed)
 
 
 def _cloud(model: Model, dataset: Dataset, title: str) -> _Cloud:
@@ -135,7 +136,7 @@ def _legend(figure: Figure, axes: "Axes") -> None:
         figure.legend(handles, names, frameon=False, markerscale=2, loc="outside right upper", fontsize=8)
 
 
-def _beside(clouds: list[_Cloud], part: str) -> Figure:
+def _beside(clouds: list[_Cloud], part: str, seed: int) -> Figure:
     """A column a run: above on one scale, below each on its own, and its numbers under it."""
     if any(cloud.codes.shape[1] == 1 for cloud in clouds):
         raise UsageError("codes of one number make no plane to compare: compare runs whose latent-dim is 2 or more")
@@ -152,8 +153,7 @@ def _beside(clouds: list[_Cloud], part: str) -> Figure:
         _show(below, cloud)
         dimensions = cloud.codes.shape[1]
         above.set_title(f"{cloud.title} ({dimensions} dimensions)", fontsize=10, loc="left")
-        numbers = "\n".join(describe(cloud.codes, cloud.place, cloud.classes))
-        below.annotate(numbers, (0, 0), (0, -40), "axes fraction", "offset points", va="top", fontsize=9, linespacing=1.4)
+        below.annotate(_lines(cloud, seed), (0, 0), (0, -40), "axes fraction", "offset points", va="top", fontsize=9, linespacing=1.4)
     corners = np.concatenate([one.dataLim.get_points() for one in axes[0]])
     low, high = corners.min(0), corners.max(0)
     margin = 0.04 * (high - low).max()
@@ -164,19 +164,49 @@ def _beside(clouds: list[_Cloud], part: str) -> Figure:
     return figure
 
 
-def describe(codes: np.ndarray, place: np.ndarray, classes: np.ndarray) -> list[str]:
-    """What is to be said about codes (n, latent), their places in the plane (n, 2) and their classes (-1 where unknown)."""
-    if len(codes) < LEAST:
-        return [f"{len(codes)} codes are too few for numbers"]
-    normal = np.random.default_rng(0).standard_normal(place.shape)
-    cells = measures.cells(len(place))
-    known = classes >= 0
+class Numbers(NamedTuple):
+    """What is to be said about codes.
+
+    kl: of the Gaussian with their moments from N(0, I), in nats. distance: sliced, from N(0, I), in its standard deviations.
+    empty: share of their convex hull. missed: share of draws of the prior with no code near. purity: share of the nearest
+    neighbours of the same class. None where there is no prior, and no classes.
+    """
+
+    kl: float
+    distance: float
+    empty: float
+    missed: float | None
+    purity: float | None
+
+
+def measured(codes: np.ndarray, plane: figures.Plane, classes: np.ndarray, prior: np.ndarray | None = None) -> Numbers:
+    """The numbers of codes (n, latent) shown in a plane, with classes (-1 where unknown) and draws of their prior."""
+    place, known = plane(codes), classes >= 0
+    return Numbers(
+        measures.standard_normal_kl(codes),
+        measures.sliced_distance(codes),
+        measures.empty_area(place),
+        None if prior is None else float(1 - measures.near(place, plane(prior)).mean()),
+        float(measures.neighbour_purity(codes[known], classes[known]).mean()) if known.sum() >= LEAST else None,
+    )
+
+
+def _lines(cloud: _Cloud, seed: int) -> str:
+    """The numbers of a run in words, beside those of as many draws of N(0, I)."""
+    n = len(cloud.codes)
+    if n < LEAST:
+        return f"{n} codes are too few for numbers"
+    prior = examples.prior_codes(cloud.model, DRAWS, seed).flatten(1).numpy() if Decodes in cloud.model.capabilities else None
+    mine = measured(cloud.codes, cloud.plane, cloud.classes, prior)
+    normal = np.random.default_rng(0).standard_normal(cloud.codes.shape)
+    distance, empty = measures.sliced_distance(normal), measures.empty_area(normal[:, :2])
     lines = [
-        f"to N(0, I): KL of the fitted Gaussian {measures.standard_normal_kl(codes):,.3g} nats",
-        f"to N(0, I): sliced distance {measures.sliced_distance(codes):.2f} ({measures.sliced_distance(normal):.2f} for draws of it)",
-        f"empty in the hull: {measures.empty_area(place):.0%} of {cells} x {cells} cells ({measures.empty_area(normal):.0%} for N(0, I))",
+        f"KL of the fitted Gaussian to N(0, I): {mine.kl:,.3g} nats",
+        f"sliced distance to N(0, I): {mine.distance:.2f} ({distance:.2f} for draws of it)",
+        f"empty within the hull: {mine.empty:.1%} ({empty:.1%} for N(0, I))",
     ]
-    if known.sum() > LEAST:
-        purity = measures.neighbour_purity(codes[known], classes[known]).mean()
-        lines.append(f"same class: {purity:.0%} of the {measures.NEIGHBOURS} nearest")
-    return lines
+    if mine.missed is not None:
+        lines.append(f"draws of the prior with no code near: {mine.missed:.1%}")
+    if mine.purity is not None:
+        lines.append(f"of the {measures.NEIGHBOURS} nearest codes of the same class: {mine.purity:.0%}")
+    return "\n".join([*lines, f"(n = {n:,}; cells: {measures.cells(n)} x {measures.cells(n)})"])

@@ -89,7 +89,7 @@ def film(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
     for reach in np.geomspace(min(FIRST, range / 10), range, FRAMES):
         z = plane(codes, FILM_SIDE, float(reach)).z
         # As wide in every frame.
-        title = f"decoded: {names} from {-reach:+7.2f} to {reach:+7.2f}"
+        title = f"decoded: {names} within ±{reach:<7.2f}"
         yield figures.picture(grid(examples.decode(model, z), FILM_SIDE, least=48, gap=figures.GAP), title)
 
 

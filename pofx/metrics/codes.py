@@ -163,27 +163,37 @@ def cells(n: int) -> int:
     return round(6 * n ** (1 / 6))
 
 
+def near(place: Float[np.ndarray, "n 2"], points: Float[np.ndarray, "m 2"]) -> Bool[np.ndarray, " m"]:
+    """Whether a place lies in the cell of each point or in one of the eight around it, in a grid over the range of the places."""
+    low, count = place.min(0), cells(len(place))
+    wide = np.maximum(np.ptp(place, 0), np.finfo(float).tiny) / count
+
+    def cell(rows: np.ndarray) -> np.ndarray:
+        # Two more cells at each side: what lies further out is in the outermost, which is near to none.
+        return (np.floor((rows - low) / wide).clip(-2, count + 1) + 2).astype(int)
+
+    filled = np.zeros((count + 6, count + 6), dtype=bool)
+    filled[tuple(1 + np.minimum(cell(place), count + 1).T)] = True
+    around = np.lib.stride_tricks.sliding_window_view(filled, (3, 3)).any((2, 3))
+    return around[tuple(cell(points).T)]
+
+
 def empty_area(place: Float[np.ndarray, "n 2"]) -> float:
-    """Share of the area within the convex hull of places that is empty: of the cells of a grid over their range whose
-    middle is in the hull, those without a place in them or in one of the eight around them.
+    """Share of the area within the convex hull of places that is empty: of the cells of the grid of `near` whose middle is
+    in the hull, those without a place in them or in one of the eight around them.
 
     NaN for places on a line.
     """
     from matplotlib.path import Path
     from scipy.spatial import ConvexHull, QhullError
 
-    low, wide = place.min(0), np.ptp(place, 0)
-    count = cells(len(place))
     try:
         hull = Path(place[ConvexHull(place).vertices])
     except QhullError:
         return float("nan")
-    filled = np.zeros((count + 2, count + 2), dtype=bool)
-    filled[tuple(1 + np.minimum((place - low) / wide * count, count - 1).astype(int).T)] = True
-    near = np.lib.stride_tricks.sliding_window_view(filled, (3, 3)).any((2, 3))
-    middles = (np.stack(np.indices((count, count)), -1).reshape(-1, 2) + 0.5) / count * wide + low
-    inside = hull.contains_points(middles)
-    return float(1 - near.ravel()[inside].mean())
+    count = cells(len(place))
+    middles = (np.stack(np.indices((count, count)), -1).reshape(-1, 2) + 0.5) / count * np.ptp(place, 0) + place.min(0)
+    return float(1 - near(place, middles[hull.contains_points(middles)]).mean())
 
 
 def encoded(subject: "Subject", x: Tensor) -> Float[np.ndarray, "n dimensions"]:
