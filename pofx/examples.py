@@ -15,7 +15,7 @@ from pofx.data.dataset import Dataset, Split
 #: Examples that a model is asked about at once.
 PART = 64
 #: Codes of a prior whose moments have no closed form.
-DRAWS = 4096
+DRAWS = 1024
 
 
 @contextlib.contextmanager

@@ -73,6 +73,20 @@ def test_moments_along_axes_are_those_of_draws(name, latent_dim):
     assert torch.allclose(scale, draws.std(0), rtol=0.03, atol=1e-6)
 
 
+def test_moments_without_a_closed_form_are_those_of_draws(monkeypatch):
+    dataset = data.load("digits")
+    cls = discovery.model("vae")
+    model = cls(dataset.spec, cls.Config(latent_dim=2, hidden=(16,)))
+    base, move = model.prior(), torch.distributions.AffineTransform(torch.tensor([2.0, 0.0]), torch.tensor([3.0, 1.0]), event_dim=1)
+    monkeypatch.setattr(model, "prior", lambda: torch.distributions.TransformedDistribution(base, [move]))
+    centre, scale = examples.prior_scale(model)
+    assert torch.allclose(centre, torch.tensor([2.0, 0.0]), atol=0.4)
+    assert torch.allclose(scale, torch.tensor([3.0, 1.0]), rtol=0.1)
+    mean, covariance = examples.prior_moments(model, torch.eye(2))
+    assert torch.allclose(mean, centre)
+    assert torch.allclose(covariance.diagonal().sqrt(), scale, rtol=1e-3)
+
+
 # ------------------------------------------------------------------------------------------------ numbers of a comparison
 
 
@@ -119,7 +133,7 @@ def test_near_is_the_own_cell_and_those_around_it():
 def test_numbers_tell_a_normal_cloud_from_a_ring():
     prior, classes = normal(4000, seed=3), np.arange(2000) % 2
     cloud, circle = (latent.measured(codes, figures.Plane(codes), classes, prior) for codes in (normal(2000), ring(2000)))
-    assert all(a < b for a, b in zip(cloud[:4], circle[:4], strict=True))
+    assert all(a < b for a, b in zip(cloud[1:5], circle[1:5], strict=True))
     assert cloud.kl < 0.01
     assert cloud.distance < 0.1
     assert cloud.missed < 0.01
@@ -130,6 +144,10 @@ def test_numbers_tell_a_normal_cloud_from_a_ring():
     halves = latent.measured(ring(2000), figures.Plane(ring(2000)), (ring(2000)[:, 0] > 0).astype(int))
     assert halves.purity > 0.95
     assert halves.missed is None
+    # A unit that is not needed takes no part in the distances.
+    idle = np.concatenate((normal(2000), 1e-3 * normal(2000, 1, seed=9)), 1)
+    with_idle = latent.measured(idle, figures.Plane(idle), classes, normal(4000, 3, seed=3))
+    assert (with_idle.active, with_idle.kl) == (2, pytest.approx(cloud.kl))
 
 
 # ------------------------------------------------------------------------------------------------ walks and traversals
@@ -159,6 +177,17 @@ def test_a_spherical_walk_keeps_the_norm_and_the_pace_and_a_linear_one_is_straig
     straight = interpolation.walk(start, stop, 11, "linear")
     assert torch.allclose(straight[:, 5], (start + stop) / 2, atol=1e-6)
     assert (straight[:, 5].norm(dim=-1) < 4.9).all()
+
+
+def test_a_conditional_walk_is_asked_for_the_class_of_its_first_example():
+    dataset = data.load("digits")
+    cls = discovery.model("vae")
+    model = cls(dataset.spec, cls.Config(latent_dim=2, hidden=(16,), conditional=True)).eval()
+    start, stop, label, title = interpolation.ends(model, dataset, 4, 1)
+    batch = examples.some(examples.held_out(dataset)[1], 8, seed=1)
+    assert torch.equal(torch.cat((start, stop)), examples.encode(model, batch))
+    assert torch.equal(label, batch.label[:4])
+    assert "class" in title
 
 
 def test_a_traversal_moves_one_unit():

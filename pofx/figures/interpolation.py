@@ -52,36 +52,44 @@ def walk(start: Float[Tensor, "walks ..."], stop: Float[Tensor, "walks ..."], st
 
 
 def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
-    """Five pairs, which `seed` chooses, each joined by both paths. Raises `UsageError` for data without images."""
-    codes, title = _ends(model, dataset, 2 * WALKS, seed)
-    start, stop = codes.chunk(2)
+    """Five pairs, which `seed` chooses, each joined by both paths; a conditional model is asked for the class of the first of
+    a pair. Raises `UsageError` for data without images."""
+    start, stop, label, title = ends(model, dataset, WALKS, seed)
     walks = torch.stack([walk(start, stop, STEPS, path) for path in PATHS], 1)
-    halfway = walks[:, :, STEPS // 2].flatten(2).norm(dim=-1).mean(0)
-    image = grid(examples.decode(model, walks.flatten(0, 2)), STEPS, gap=figures.GAP)
-    ends = codes.flatten(1).norm(dim=1).mean()
-    length = f"mean length of a code: {ends:.2f} at the ends; half way {halfway[0]:.2f} (linear) and {halfway[1]:.2f} (spherical)"
+    length = walks.flatten(3).norm(dim=-1).mean(0)
+    labels = None if label is None else label.repeat_interleave(len(PATHS) * STEPS)
+    image = grid(examples.decode(model, walks.flatten(0, 2), labels), STEPS, gap=figures.GAP)
+    lengths = (
+        f"mean length of a code: {length[:, [0, -1]].mean():.2f} at the ends; "
+        f"half way {length[0, STEPS // 2]:.2f} (linear) and {length[1, STEPS // 2]:.2f} (spherical)"
+    )
     columns = [f"{share:.0%}" for share in torch.linspace(0, 1, STEPS).tolist()]
-    return figures.picture(image, title, rows=PATHS * len(start), columns=columns, below=length)
+    return figures.picture(image, title, rows=PATHS * len(start), columns=columns, below=lengths)
 
 
 def film(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Iterator[Figure]:
     """A column a pair, linear above and spherical below, all as far on their way in each frame."""
-    codes, title = _ends(model, dataset, 2 * BESIDE, seed)
-    start, stop = codes.chunk(2)
+    start, stop, label, title = ends(model, dataset, BESIDE, seed)
     walks = torch.stack([walk(start, stop, FRAMES, path) for path in PATHS])
+    labels = None if label is None else label.repeat(len(PATHS))
     for i in range(FRAMES):
+        image = grid(examples.decode(model, walks[:, :, i].flatten(0, 1), labels), len(start), gap=figures.GAP)
         # As wide in every frame.
-        image = grid(examples.decode(model, walks[:, :, i].flatten(0, 1)), len(start), gap=figures.GAP)
         yield figures.picture(image, f"{title}: {i / (FRAMES - 1):4.0%}", rows=PATHS)
 
 
-def _ends(model: Model, dataset: Dataset, n: int, seed: int) -> tuple[Tensor, str]:
-    """At most n codes, an even number, of held-out examples (draws of the prior where the model does not encode), and a title."""
+def ends(model: Model, dataset: Dataset, pairs: int, seed: int) -> tuple[Tensor, Tensor, Tensor | None, str]:
+    """Codes of at most so many pairs of held-out examples (draws of the prior where the model does not encode), the labels of
+    the first ones, and a title."""
     figures.images_only(model, "interpolation")
     if Encodes not in model.capabilities:
-        return examples.prior_codes(model, n, seed), "walks between draws of the prior"
+        start, stop = examples.prior_codes(model, 2 * pairs, seed).chunk(2)
+        return start, stop, None, "walks between draws of the prior"
     part, held = examples.held_out(dataset)
-    codes = examples.encode(model, examples.some(held, n, seed=seed))
-    if len(codes) < 2:
+    batch = examples.some(held, 2 * pairs, seed=seed)
+    codes, n = examples.encode(model, batch), len(batch.x) // 2
+    if not n:
         raise UsageError(f"a walk needs two examples, and the {part} part of {dataset.source} has one")
-    return codes[: len(codes) // 2 * 2], f"walks between {part} examples"
+    label = examples.conditions(model, batch.label)
+    title = f"walks between {part} examples" + (", of the class of the first" if label is not None else "")
+    return codes[:n], codes[n : 2 * n], None if label is None else label[:n], title

@@ -27,8 +27,10 @@ POINTS, CLASSES, DRAWS = 2000, 20, 4096
 #: Fewer codes than these make no numbers.
 LEAST = 50
 SIGMAS = (1, 2, 3)
-#: A class is named at its middle where it has so many of the codes shown.
+#: A class is named at its middle where so many of the twice as many nearest codes are its own.
 NAMED = 5
+#: Names stand so far apart, in shares of the width and of the height of the cloud.
+APART = np.array([0.1, 0.035])
 
 
 class _Cloud(NamedTuple):
@@ -78,12 +80,12 @@ def _show(axes: "Axes", cloud: _Cloud, *, named: bool = True) -> None:
     groups = [(cloud.classes == i, figures.colour(i), figures.MARKERS[i // 10], name) for i, name in enumerate(cloud.names)]
     groups.insert(0, (cloud.classes < 0, figures.REAL, "o", "no class" if cloud.names else ""))
     flat = cloud.codes.shape[1] == 1
-    for rows, colour, marker, name in groups:
-        if not rows.any():
-            continue
-        if flat:
-            axes.hist(cloud.codes[rows, 0], bins=np.histogram_bin_edges(cloud.codes[:, 0], 40), color=colour, alpha=0.6, label=name)
-            continue
+    groups = [group for group in groups if group[0].any()]
+    if flat:
+        parts, bins = [cloud.codes[rows, 0] for rows, *_ in groups], np.histogram_bin_edges(cloud.codes[:, 0], 40)
+        colours, names = [colour for _, colour, *_ in groups], [name for *_, name in groups]
+        axes.hist(parts, bins=bins, stacked=True, color=colours, label=names)
+    for rows, colour, marker, name in [] if flat else groups:
         size = min(30.0, max(7.0, 8000 / len(rows)))
         axes.scatter(*cloud.place[rows].T, s=size, color=colour, marker=marker, alpha=0.7, linewidths=0, label=name)
     if Decodes in cloud.model.capabilities:
@@ -91,13 +93,24 @@ def _show(axes: "Axes", cloud: _Cloud, *, named: bool = True) -> None:
     if flat:
         axes.set(xlabel="z0", ylabel="examples")
         return
-    for rows, colour, _, name in groups[1:]:
-        if named and rows.sum() >= NAMED:
-            middle = np.median(cloud.place[rows], 0)
-            box = {"facecolor": "white", "edgecolor": colour, "alpha": 0.85, "pad": 1.5, "linewidth": 1, "boxstyle": "round,pad=0.15"}
-            axes.text(*middle, figures.shorten(name), fontsize=7, ha="center", va="center", bbox=box, clip_on=True, parse_math=False)
+    if named:
+        _name(axes, cloud, [(rows, colour, name) for rows, colour, _, name in groups if name in cloud.names])
     cloud.plane.label(axes)
     axes.set_aspect("equal", adjustable="datalim")
+
+
+def _name(axes: "Axes", cloud: _Cloud, groups: list[tuple[np.ndarray, str, str]]) -> None:
+    """Writes names of classes at their middles, where these are among codes of theirs and apart; the legend has them all."""
+    taken: list[np.ndarray] = []
+    room = APART * np.ptp(cloud.place, 0)
+    for rows, colour, name in groups:
+        middle = np.median(cloud.place[rows], 0)
+        nearest = np.argsort(np.square(cloud.place - middle).sum(1), kind="stable")[: 2 * NAMED]
+        if rows[nearest].sum() < NAMED or any((np.abs(middle - other) < room).all() for other in taken):
+            continue
+        taken.append(middle)
+        box = {"facecolor": "white", "edgecolor": colour, "alpha": 0.85, "linewidth": 1, "boxstyle": "round,pad=0.15"}
+        axes.text(*middle, figures.shorten(name), fontsize=7, ha="center", va="center", bbox=box, clip_on=True, parse_math=False)
 
 
 def _prior(axes: "Axes", cloud: _Cloud) -> None:
@@ -167,11 +180,14 @@ def _beside(clouds: list[_Cloud], part: str, seed: int) -> Figure:
 class Numbers(NamedTuple):
     """What is to be said about codes.
 
-    kl: of the Gaussian with their moments from N(0, I), in nats. distance: sliced, from N(0, I), in its standard deviations.
+    active: how many units vary with x. kl: of the Gaussian with their moments from N(0, I), in nats. distance: sliced, from
+    N(0, I), in its standard deviations. Both are of the active units: the code of an example is the mean of its posterior,
+    and where that is the prior for every x, as it should be of a unit that is not needed, the means do not spread.
     empty: share of their convex hull. missed: share of draws of the prior with no code near. purity: share of the nearest
     neighbours of the same class. None where there is no prior, and no classes.
     """
 
+    active: int
     kl: float
     distance: float
     empty: float
@@ -182,9 +198,12 @@ class Numbers(NamedTuple):
 def measured(codes: np.ndarray, plane: figures.Plane, classes: np.ndarray, prior: np.ndarray | None = None) -> Numbers:
     """The numbers of codes (n, latent) shown in a plane, with classes (-1 where unknown) and draws of their prior."""
     place, known = plane(codes), classes >= 0
+    units = measures.active_units(codes, None if prior is None else prior.var(0))
+    told = codes[:, units] if units.any() else codes
     return Numbers(
-        measures.standard_normal_kl(codes),
-        measures.sliced_distance(codes),
+        int(units.sum()),
+        measures.standard_normal_kl(told),
+        measures.sliced_distance(told),
         measures.empty_area(place),
         None if prior is None else float(1 - measures.near(place, plane(prior)).mean()),
         float(measures.neighbour_purity(codes[known], classes[known]).mean()) if known.sum() >= LEAST else None,
@@ -198,7 +217,7 @@ def _lines(cloud: _Cloud, seed: int) -> str:
         return f"{n} codes are too few for numbers"
     prior = examples.prior_codes(cloud.model, DRAWS, seed).flatten(1).numpy() if Decodes in cloud.model.capabilities else None
     mine = measured(cloud.codes, cloud.plane, cloud.classes, prior)
-    normal = np.random.default_rng(0).standard_normal(cloud.codes.shape)
+    normal = np.random.default_rng(0).standard_normal((n, max(2, mine.active)))
     distance, empty = measures.sliced_distance(normal), measures.empty_area(normal[:, :2])
     lines = [
         f"KL of the fitted Gaussian to N(0, I): {mine.kl:,.3g} nats",
@@ -209,4 +228,5 @@ def _lines(cloud: _Cloud, seed: int) -> str:
         lines.append(f"draws of the prior with no code near: {mine.missed:.1%}")
     if mine.purity is not None:
         lines.append(f"of the {measures.NEIGHBOURS} nearest codes of the same class: {mine.purity:.0%}")
-    return "\n".join([*lines, f"(n = {n:,}; cells: {measures.cells(n)} x {measures.cells(n)})"])
+    units = f"{mine.active} of {cloud.codes.shape[1]} units vary with x"
+    return "\n".join([*lines, f"(n = {n:,}; {measures.cells(n)} x {measures.cells(n)} cells; {units})"])

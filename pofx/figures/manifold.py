@@ -108,6 +108,8 @@ def codes_of(model: Model, dataset: Dataset, seed: int) -> Codes:
     else:
         z, of = examples.prior_codes(model, DRAWS, seed).flatten(1).numpy(), "the prior"
     name = {1: "z0 row by row", 2: "the plane of z0 and z1"}.get(z.shape[1], f"the principal plane of {of}")
+    if getattr(model.config, "conditional", False):
+        name += " (of no class)"
     return Codes(z, of, figures.Plane(z, ("z0", "z1")), name)
 
 
