@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from pofx import advice, discovery, examples, figures, page, priors, report
@@ -191,7 +190,7 @@ def _costs(line: Line, points: dict[str, list[tuple[float, float, float]]]) -> F
     figure, axes = figures.canvas(line.row.space or line.row.features, 5.2, 3.8)
     for i, (name, runs) in enumerate(points.items()):
         x, y, error = zip(*runs, strict=True)
-        axes.errorbar(x, y, error, fmt="o", capsize=3, color=colormaps["tab10"](i % 10), label=name)
+        axes.errorbar(x, y, error, fmt="o", capsize=3, color=figures.colour(i), label=name)
     if line.row.floor is not None:
         axes.axhline(line.row.floor, color=figures.REAL, linestyle="--", linewidth=1, label="real data")
     times = [x for runs in points.values() for x, _, _ in runs]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Kind = Literal["models", "figures", "metrics", "priors", "verbs"]
 _HERE = pathlib.Path(__file__).parent
 _FOLDERS = {"models": "models", "figures": "figures", "metrics": "metrics", "priors": "priors", "verbs": "cli"}
+#: What a person types as an argument is spelled with hyphens, its file with underscores.
+_HYPHENS = ("figures", "verbs")
 
 
 def _files(kind: Kind) -> dict[str, pathlib.Path]:
@@ -36,9 +38,13 @@ def _files(kind: Kind) -> dict[str, pathlib.Path]:
     files: dict[str, pathlib.Path] = {}
     for path in found:
         if not path.stem.startswith("_"):
-            # What a person types has hyphens: the verb fit-prior is fit_prior.py.
-            files.setdefault(path.stem.replace("_", "-") if kind == "verbs" else path.stem, path)
+            files.setdefault(spelled(kind, path.stem), path)
     return files
+
+
+def spelled(kind: Kind, name: str) -> str:
+    """A name as it is listed, whether it was typed with hyphens or with underscores."""
+    return name.replace("_", "-") if kind in _HYPHENS else name
 
 
 def names(kind: Kind) -> list[str]:
@@ -52,7 +58,7 @@ def family(name: str) -> str:
 
 
 def _find(kind: Kind, name: str) -> pathlib.Path:
-    files = _files(kind)
+    files, name = _files(kind), spelled(kind, name)
     if name not in files:
         from pofx.core import UsageError  # here, since it imports torch, which `pofx --help` does not wait for
 

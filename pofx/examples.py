@@ -7,12 +7,15 @@ from typing import Any, cast
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
+from torch.distributions import Independent, MultivariateNormal, Normal
 
 from pofx.core import Batch, Decodes, Encodes, Model, Noise, Samples
 from pofx.data.dataset import Dataset, Split
 
 #: Examples that a model is asked about at once.
 PART = 64
+#: Codes of a prior whose moments have no closed form.
+DRAWS = 1024
 
 
 @contextlib.contextmanager
@@ -39,6 +42,11 @@ def held_out(dataset: Dataset) -> tuple[str, Split]:
 def first(split: Split, n: int, window: int | None = None) -> Batch:
     """The first n examples (as many as there are) of a part."""
     return next(split.batches(n, window=window, limit=n))
+
+
+def some(split: Split, n: int, *, window: int | None = None, seed: int = 0) -> Batch:
+    """n examples (as many as there are) of a part in an order drawn by the seed, since files are often sorted."""
+    return split.batch(split.positions(window, shuffle=seed)[:n], window=window)
 
 
 def parts(batch: Batch) -> Iterator[Batch]:
@@ -80,6 +88,29 @@ def prior_codes(model: Model, n: int, seed: int) -> Float[Tensor, "n latent"]:
     with torch.random.fork_rng(devices=[]), asking(model):
         torch.manual_seed(seed)
         return cast(Decodes, model).prior().sample((n,)).cpu()
+
+
+def prior_scale(model: Model) -> tuple[Float[Tensor, " latent"], Float[Tensor, " latent"]]:
+    """Mean and standard deviation of each unit under the model's prior, on the CPU; where they have no closed form, of draws."""
+    with asking(model):
+        prior = cast(Decodes, model).prior()
+        try:
+            return prior.mean.flatten().cpu(), prior.stddev.flatten().cpu()
+        except NotImplementedError:
+            codes = prior_codes(model, DRAWS, seed=0).flatten(1)
+            return codes.mean(0), codes.std(0)
+
+
+def prior_moments(model: Model, axes: Float[Tensor, "axes latent"]) -> tuple[Float[Tensor, " axes"], Float[Tensor, "axes axes"]]:
+    """Mean and covariance of the model's prior along orthonormal axes, on the CPU; exact for a Gaussian, else of draws."""
+    with asking(model):
+        prior = cast(Decodes, model).prior()
+        if isinstance(prior, MultivariateNormal):
+            return axes @ prior.mean.cpu(), axes @ prior.covariance_matrix.cpu() @ axes.T
+        if isinstance(prior, Independent) and isinstance(prior.base_dist, Normal):
+            return axes @ prior.mean.flatten().cpu(), axes * prior.variance.flatten().cpu() @ axes.T
+        along = prior_codes(model, DRAWS, seed=0).flatten(1) @ axes.T
+        return along.mean(0), along.T.cov().view(len(axes), len(axes))
 
 
 def draw(model: Model, n: int, *, seed: int = 0, first: int = 0, label: Tensor | None = None, **knobs: Any) -> Shaped[Tensor, "n ..."]:

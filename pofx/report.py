@@ -87,7 +87,7 @@ def _pictures(run: Run) -> list[str]:
         except Exception as error:  # the page is worth having without one picture, and says which one and why
             shown = page.paragraphs([f"This figure could not be drawn: {str(error) or type(error).__name__}"], "failed")
         summary = discovery.summary("figures", name)
-        sections.append(f"<h2>{page.text(name.capitalize())}</h2>{page.paragraphs([summary])}{shown}")
+        sections.append(f"<h2>{page.text(name.capitalize().replace('-', ' '))}</h2>{page.paragraphs([summary])}{shown}")
     return sections
 
 

@@ -118,28 +118,24 @@ class Subject:
     @functools.cached_property
     def real(self) -> Batch:
         """n held-out examples, in an order of the hash's choosing: files are often sorted."""
-        return self._some(self.held, self.n, 0)
+        return examples.some(self.held, self.n, window=self.model.window)
 
     @functools.cached_property
     def other(self) -> Batch:
         """n training examples: what real data are compared with for a floor."""
-        return self._some(self.train.train, self.n, 1)
+        return examples.some(self.train.train, self.n, window=self.model.window, seed=1)
 
     @functools.cached_property
     def training(self) -> Batch:
         """Training examples that samples may have been copied from, each once; at most 60,000 of them, or 1 GB."""
         elements = math.prod(self.model.spec.shape) or 1
-        found = self._some(self.train.train, max(2, min(TRAINING, ELEMENTS // elements)), 2)
+        found = examples.some(self.train.train, max(2, min(TRAINING, ELEMENTS // elements)), window=self.model.window, seed=2)
         if self.held.tokens:
             return found
         # A copy of an example that stands there twice would have two nearest neighbours.
         place = {row.tobytes(): i for i, row in enumerate(found.x.numpy())}
         kept = torch.tensor(sorted(place.values()))
         return Batch(found.x[kept], None if found.label is None else found.label[kept])
-
-    def _some(self, split: Split, n: int, seed: int) -> Batch:
-        """n examples of a part, in an order drawn by the seed."""
-        return split.batch(split.positions(self.model.window, shuffle=seed)[:n], window=self.model.window)
 
     @functools.cached_property
     def gaussian(self) -> Shaped[Tensor, "n ..."]:

@@ -45,11 +45,13 @@ class FakeRun:
         return self._lines
 
 
+CODES = ("latent", "manifold", "traversal", "interpolation", "active-units")
 CASES = [
-    ("vae", "digits", {"hidden": (16,), "latent_dim": 2}, ("samples", "reconstructions", "latent", "manifold")),
-    ("vae", "digits", {"hidden": (16,), "latent_dim": 1, "conditional": True}, ("samples", "reconstructions", "latent", "manifold")),
-    ("vae", "digits", {"hidden": (16,), "latent_dim": 5}, ("latent", "manifold")),
-    ("vae", "ring", {"hidden": (16,), "latent_dim": 2}, ("samples", "reconstructions", "latent")),
+    ("vae", "digits", {"hidden": (16,), "latent_dim": 2}, ("samples", "reconstructions", *CODES)),
+    ("vae", "digits", {"hidden": (16,), "latent_dim": 1, "conditional": True}, ("samples", "reconstructions", *CODES)),
+    ("vae", "digits", {"hidden": (16,), "latent_dim": 5}, CODES),
+    ("autoencoder", "digits", {"hidden": (16,), "latent_dim": 3}, CODES),
+    ("vae", "ring", {"hidden": (16,), "latent_dim": 2}, ("samples", "reconstructions", "latent", "active-units")),
     ("gpt", "python_docs", {"window": 32, "width": 32, "depth": 1, "heads": 1}, ("samples",)),
 ]
 
@@ -72,7 +74,7 @@ def test_another_seed_draws_another_picture(tmp_path):
     assert (tmp_path / "0.png").read_bytes() != (tmp_path / "1.png").read_bytes()
 
 
-@pytest.mark.parametrize("figure", ["latent", "manifold", "reconstructions"])
+@pytest.mark.parametrize("figure", [*CODES, "reconstructions"])
 def test_a_model_that_cannot_is_told_which_can(figure):
     model, dataset = build("gpt", "python_docs", window=32, width=32, depth=1, heads=1)
     with pytest.raises(UsageError, match=r"capability .*vae"):
@@ -81,8 +83,9 @@ def test_a_model_that_cannot_is_told_which_can(figure):
 
 def test_what_cannot_be_drawn_is_one_sentence(tmp_path):
     model, dataset = build("vae", "ring", hidden=(16,))
-    with pytest.raises(UsageError, match="grid of images"):
-        figures.draw("manifold", model, dataset)
+    for name in ("manifold", "traversal", "interpolation"):
+        with pytest.raises(UsageError, match=f"{name} is a grid of images"):
+            figures.draw(name, model, dataset)
     with pytest.raises(UsageError, match=r"metrics\.jsonl"):
         figures.draw("curves", model, dataset)
     with pytest.raises(UsageError, match=r"\.svg"):
@@ -95,21 +98,37 @@ def test_pairs_put_results_below_inputs():
     assert torch.allclose(rows, torch.tensor([[0, 0.1, 0.2], [0.5, 0.6, 0.7], [0.3, 0.4, 0.5], [0.8, 0.9, 0.5]]))
 
 
+def sheet(z, *arguments):
+    """The grid of codes in the plane of others."""
+    return manifold.plane(manifold.Codes(z, "some", figures.Plane(z), "a plane"), *arguments)
+
+
 def test_plane_runs_right_and_up_through_the_quantiles():
-    codes = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 3.0])
-    z = manifold.plane(codes, 5).view(5, 5, 2)
+    codes = np.random.default_rng(0).standard_normal((20_000, 2)) * (1.0, 3.0)
+    found = sheet(codes, 5)
+    z = found.z.view(5, 5, 2)
     assert (z[0, 1:, 0] > z[0, :-1, 0]).all()
     assert (z[1:, 0, 1] < z[:-1, 0, 1]).all()
     assert float(z[0, 0, 1]) == pytest.approx(3 * 2.054, rel=0.05)  # the 98th percentile
+    assert np.allclose(z[0, :, 0], found.right)
+    assert np.allclose(z[:, 0, 1], found.up)
+
+
+def test_plane_over_a_range_ends_there_whatever_the_codes():
+    z = sheet(np.random.default_rng(0).standard_normal((50, 2)) + 7, 3, 10.0).z
+    assert z.view(3, 3, 2)[:, :, 0].tolist() == [[-10, 0, 10]] * 3
+    assert z.view(3, 3, 2)[:, 0, 1].tolist() == [10, 0, -10]
+    assert sheet(np.zeros((9, 1)), 2, 3.0).z.flatten().tolist() == [-3, -1, 1, 3]
 
 
 def test_plane_of_long_codes_is_the_one_that_they_vary_in():
-    torch.manual_seed(0)
-    codes = 5 + torch.randn(500, 6) * torch.tensor([0.01, 3, 0.01, 0.01, 2, 0.01])
-    z = manifold.plane(codes, 4)
+    codes = 5 + np.random.default_rng(0).standard_normal((500, 6)) * (0.01, 3, 0.01, 0.01, 2, 0.01)
+    z = sheet(codes, 4).z
     assert z.shape == (16, 6)
     assert (z.std(0)[[1, 4]] > 1).all()
     assert (z.std(0)[[0, 2, 3, 5]] < 0.05).all()
+    plane = figures.Plane(codes)
+    assert np.allclose(plane(plane.back(np.array([[1.0, -2.0]]))), [[1, -2]])
 
 
 def test_series_and_averages():
@@ -121,6 +140,13 @@ def test_series_and_averages():
     assert np.allclose(curves.averaged(line), line)
     noise = np.random.default_rng(0).standard_normal(400)
     assert curves.averaged(noise).std() < 0.5
+
+
+def test_terms_of_another_order_have_a_panel_of_their_own():
+    terms = {name: (np.arange(3), np.full(3, value)) for name, value in (("kl", 8.0), ("reconstruction", 2180.0), ("total", -2188.0))}
+    assert [list(group) for group in curves.grouped(terms)] == [["reconstruction", "total"], ["kl"]]
+    chain = {name: (np.arange(3), np.full(3, value)) for name, value in (("a", 1.0), ("b", 9.0), ("c", 80.0), ("d", 0.0))}
+    assert [list(group) for group in curves.grouped(chain)] == [["a", "b", "c"], ["d"]]
 
 
 def test_report_is_whole_escaped_and_tells_failures(tmp_path, monkeypatch):

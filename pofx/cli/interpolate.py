@@ -1,13 +1,14 @@
 """Walks from one example to another through the codes: pofx interpolate RUN."""
 
 import dataclasses
+from typing import Literal
 
 import tyro
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """Walks from one example to another through the codes, in straight lines."""
+    """Walks from one example to another through the codes."""
 
     run: tyro.conf.Positional[str]
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
@@ -17,6 +18,8 @@ class Options:
     """How many walks."""
     steps: int = 10
     """Examples of one walk, its ends among them."""
+    path: Literal["linear", "spherical"] = "linear"
+    """Straight through the codes, or along the sphere on which codes drawn from N(0, I) lie in many dimensions."""
     seed: int = 0
     """Of the ends, where the model does not encode and they are drawn from its prior."""
     out: str | None = None
@@ -27,11 +30,10 @@ def run(options: Options) -> None:
     """Interpolates and writes."""
     import pathlib
 
-    import torch
-
     from pofx import data, discovery, examples
     from pofx.core import Decodes, Encodes, UsageError
     from pofx.data.images import write_grid
+    from pofx.figures.interpolation import walk
     from pofx.run import Run
 
     for flag in ("rows", "steps"):
@@ -51,11 +53,10 @@ def run(options: Options) -> None:
     if len(ends) < 2:
         raise UsageError("a walk needs two examples: give data with more")
     rows = len(ends) // 2
-    start, stop = ends[:rows, None], ends[rows : 2 * rows, None]
-    share = torch.linspace(0, 1, options.steps).view(1, -1, *[1] * (ends.ndim - 1))
-    x = examples.decode(model, torch.lerp(start, stop, share).flatten(0, 1))
+    x = examples.decode(model, walk(ends[:rows], ends[rows : 2 * rows], options.steps, options.path).flatten(0, 1))
     images = model.spec.kind == "images"
-    default = found.path / "samples" / f"{found.step}-interpolations{'.png' if images else '.npz'}"
+    spherical = "-spherical" if options.path == "spherical" else ""
+    default = found.path / "samples" / f"{found.step}-interpolations{spherical}{'.png' if images else '.npz'}"
     path = default if options.out is None else pathlib.Path(options.out)
     if images and path.suffix == ".png":
         write_grid(x, path, options.steps)

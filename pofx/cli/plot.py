@@ -4,6 +4,9 @@ import dataclasses
 
 import tyro
 
+#: Fields that are passed to the figure's own `draw` or `film`, where it has them.
+KNOBS = ("compare", "range")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
@@ -16,7 +19,11 @@ class Options:
     seed: int = 0
     """Of what is drawn at random."""
     out: str | None = None
-    """.png, .pdf or .svg. By default RUN/figures/FIGURE.png."""
+    """.png, .pdf or .svg, or .gif of a figure that moves. By default RUN/figures/FIGURE.png."""
+    compare: tuple[str, ...] | None = None
+    """Further runs to stand beside this one on one scale (latent, manifold)."""
+    range: float | None = None
+    """Decode the plane from -R to R, in units of the code: the prior's standard deviations where it is N(0, I) (manifold)."""
 
 
 def run(options: Options) -> None:
@@ -28,6 +35,13 @@ def run(options: Options) -> None:
 
     discovery.load("figures", options.figure)  # an unknown name is told before anything is read
     found = Run.open(options.run)
-    path = found.path / "figures" / f"{options.figure}.png" if options.out is None else pathlib.Path(options.out)
-    figures.save(figures.draw(options.figure, found.model(), found.dataset(), run=found, seed=options.seed), path)
+    path = (
+        found.path / "figures" / f"{discovery.spelled('figures', options.figure)}.png" if options.out is None else pathlib.Path(options.out)
+    )
+    what = (options.figure, found.model(), found.dataset())
+    knobs = {name: value for name in KNOBS if (value := getattr(options, name)) is not None}
+    if path.suffix.lower() == figures.FILM:
+        figures.save_film(figures.film(*what, run=found, seed=options.seed, **knobs), path)
+    else:
+        figures.save(figures.draw(*what, run=found, seed=options.seed, **knobs), path)
     print(path)

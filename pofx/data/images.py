@@ -110,10 +110,10 @@ def to_uint8(x: Float[Tensor, "n channels height width"]) -> np.ndarray:
     return x.detach().cpu().to(torch.float32).clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
-def grid(x: Float[Tensor, "n channels height width"], columns: int | None = None) -> np.ndarray:
-    """Images in [0, 1] side by side with thin grey lines between them, as uint8 (height, width, channels).
+def grid(x: Float[Tensor, "n channels height width"], columns: int | None = None, *, least: int = 64, gap: int = 1) -> np.ndarray:
+    """Images in [0, 1] side by side with grey lines of `gap` pixels between them, as uint8 (height, width, channels).
 
-    Small images are enlarged by whole factors until one is some 64 pixels high, unless the picture passes 4,096.
+    Small images are enlarged by whole factors until one is `least` pixels high, unless the picture passes 4,096.
 
     Arguments:
         columns: images in a row; by default as many as rows, or one more.
@@ -122,12 +122,12 @@ def grid(x: Float[Tensor, "n channels height width"], columns: int | None = None
     n, height, width, channels = images.shape
     columns = min(n, columns or math.isqrt(n - 1) + 1)
     rows = -(-n // columns)
-    factor = max(1, min(-(-64 // max(height, width)), 4096 // (rows * height), 4096 // (columns * width)))
+    factor = max(1, min(-(-least // max(height, width)), 4096 // (rows * height), 4096 // (columns * width)))
     images = images.repeat(factor, axis=1).repeat(factor, axis=2)
     height, width = height * factor, width * factor
-    picture = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), 128, dtype=np.uint8)
+    picture = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), 128, dtype=np.uint8)
     for i, image in enumerate(images):
-        top, left = i // columns * (height + 1), i % columns * (width + 1)
+        top, left = i // columns * (height + gap), i % columns * (width + gap)
         picture[top : top + height, left : left + width] = image
     return picture
 

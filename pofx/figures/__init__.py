@@ -1,6 +1,13 @@
-"""Figures: every module here is one, found by its file; it has `needs` (capabilities) and `draw`."""
+"""Figures: every module here is one, found by its file; it has `needs` (capabilities) and `draw`.
 
+Those that move have `film` besides, which gives the frames of a sweep. Keyword-only arguments beyond `run` and `seed` are the
+figure's knobs, which `pofx plot` passes on.
+"""
+
+import inspect
 import pathlib
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,19 +21,79 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from torch import Tensor
 
+    from pofx.core import Capability
     from pofx.run import Run
 
 DPI = 150
 #: Colours of real and of generated data, which people with any colour vision tell apart.
 REAL, GENERATED = "#9aa5b1", "#d1495b"
+#: Colours of classes and of curves, which people with any colour vision tell apart on white: those of Okabe and Ito, with a
+#: darker yellow, and two more. References: Color Universal Design (Okabe and Ito, 2008), https://jfly.uni-koeln.de/color/
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#E8D71E", "#000000", "#882255", "#5D3A9B")
+#: Shapes of points, the next one for each ten classes more.
+MARKERS = "os^DvP*X<>"
+#: Pixels between images that are to be told apart at a glance.
+GAP = 4
 ENDINGS = (".png", ".pdf", ".svg")
+FILM = ".gif"
+#: Seconds that a frame is shown, and those at the two ends of a film.
+FRAME, END = 0.08, 0.6
 
 
-def draw(name: str, model: Model, dataset: Dataset, *, run: "Run | None" = None, seed: int = 0) -> Figure:
-    """The figure of a name. Raises `UsageError` for an unknown one, and for a model that lacks a capability it needs."""
+def draw(name: str, model: Model, dataset: Dataset, *, run: "Run | None" = None, seed: int = 0, **knobs: Any) -> Figure:
+    """The figure of a name.
+
+    Arguments:
+        knobs: further keyword-only arguments of the figure's `draw`.
+    Raises `UsageError` for an unknown name or knob, and for a model that lacks a capability it needs.
+    """
+    return _asked(name, "draw", model, knobs)(model, dataset, run=run, seed=seed, **knobs)  # type: ignore[no-any-return]
+
+
+def film(name: str, model: Model, dataset: Dataset, *, run: "Run | None" = None, seed: int = 0, **knobs: Any) -> list[Figure]:
+    """The frames of a figure that moves, as `draw`. Raises `UsageError` for one that does not, too."""
+    return list(_asked(name, "film", model, knobs)(model, dataset, run=run, seed=seed, **knobs))
+
+
+def _asked(name: str, what: str, model: Model, knobs: dict[str, Any]) -> Callable[..., Any]:
+    """`draw` or `film` of a figure, which must have the knobs and fit the model."""
     module = discovery.load("figures", name)
+    if not hasattr(module, what):
+        moving = [other for other in discovery.names("figures") if hasattr(discovery.load("figures", other), what)]
+        raise UsageError(f"the figure {name} does not move, so that it cannot be a {FILM}; those that do: {', '.join(moving)}")
+    call: Callable[..., Any] = getattr(module, what)
+    has = [f"--{knob.replace('_', '-')}" for knob in inspect.signature(call).parameters if knob not in ("model", "dataset", "run", "seed")]
+    for knob in knobs:
+        if (flag := f"--{knob.replace('_', '-')}") not in has:
+            which = f"the film of {name}" if what == "film" else f"the figure {name}"
+            raise UsageError(f"{which} has no {flag}; it has: {', '.join(has) or 'none'}")
     discovery.require(model, *module.needs, what=f"the figure {name}")
-    return module.draw(model, dataset, run=run, seed=seed)
+    return call
+
+
+def others(compare: Sequence[str], dataset: Dataset, needed: "tuple[type[Capability], ...]") -> "Iterator[tuple[Model, Dataset, str]]":
+    """Model, data and name of each run to compare with one of `dataset`.
+
+    Raises `UsageError` for a run of other data, and for one whose model lacks a capability.
+    """
+    from pofx.run import Run
+
+    for reference in compare:
+        run = Run.open(reference)
+        data = run.dataset()
+        if data.fingerprint != dataset.fingerprint:
+            raise UsageError(
+                f"{reference} was trained on {data.source}, and not on these data ({dataset.source}): compare runs of the same"
+            )
+        model = run.model()
+        discovery.require(model, *needed, what=f"a comparison with {reference}")
+        yield model, data, str(run.info["model"])
+
+
+def images_only(model: Model, name: str) -> None:
+    """Raises `UsageError` for a figure of a name that is a grid of images, where the data are none."""
+    if model.spec.kind != "images":
+        raise UsageError(f"the figure {name} is a grid of images, and these data are {model.spec.kind}: plot samples instead")
 
 
 def save(figure: Figure, path: pathlib.Path) -> None:
@@ -34,26 +101,60 @@ def save(figure: Figure, path: pathlib.Path) -> None:
     from pofx.data.files import whole
 
     if path.suffix.lower() not in ENDINGS:
-        raise UsageError(f"figures are written to {', '.join(ENDINGS)}, not to {path.name}")
+        raise UsageError(f"figures are written to {', '.join(ENDINGS)}, films to {FILM}, not to {path.name}")
     with whole(path) as temporary:
         figure.savefig(temporary, dpi=DPI, format=path.suffix.lower()[1:])
 
 
-def picture(image: np.ndarray, title: str, *, rows: tuple[str, ...] = ()) -> Figure:
+def save_film(frames: Sequence[Figure], path: pathlib.Path) -> None:
+    """Writes the frames of a sweep, there and back, as a .gif that goes on for ever."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    from pofx.data.files import whole
+
+    pictures = []
+    for frame in frames:
+        canvas = FigureCanvasAgg(frame)
+        canvas.draw()
+        pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()).quantize(256, dither=Image.Dither.NONE))
+    pictures += pictures[-2:0:-1]
+    seconds = [END if i in (0, len(frames) - 1) else FRAME for i in range(len(pictures))]
+    with whole(path) as temporary:
+        pictures[0].save(
+            temporary, format="GIF", save_all=True, append_images=pictures[1:], duration=[int(1000 * s) for s in seconds], loop=0
+        )
+
+
+def shorten(name: str, width: int = 14) -> str:
+    """A name that fits beside a row or on a point."""
+    return textwrap.shorten(name, width, placeholder="…") or name[:width]
+
+
+def colour(i: int) -> str:
+    """Of the i-th of several things; from the eleventh on again those of the first ones."""
+    return PALETTE[i % len(PALETTE)]
+
+
+def picture(image: np.ndarray, title: str, *, rows: Sequence[str] = (), columns: Sequence[str] = (), below: str = "") -> Figure:
     """An image (height, width, channels) of 8 bits shown pixel by pixel under a title.
 
     Arguments:
-        rows: names of equally high rows, written at their left.
+        rows, columns: names of equally high rows, written at their left, and of equally wide columns, below them.
+        below: a line of text under everything.
     """
     height, width = image.shape[:2]
-    top, left = 42, (24 + 13 * max(map(len, rows))) if rows else 12
-    total = max(left + width + 12, 13 * len(title)), top + height + 12
+    top, left, bottom = 42, (24 + 13 * max(map(len, rows))) if rows else 12, 12 + 22 * bool(columns) + 26 * bool(below)
+    total = max(left + width + 12, 13 * len(title), left + 9 * len(below)), top + height + bottom
     figure = Figure(figsize=(total[0] / DPI, total[1] / DPI), dpi=DPI, facecolor="white")
-    axes = figure.add_axes((left / total[0], 12 / total[1], width / total[0], height / total[1]))
+    axes = figure.add_axes((left / total[0], bottom / total[1], width / total[0], height / total[1]))
     axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_axis_off()
     for i, name in enumerate(rows):
         axes.text(-6 / width, 1 - (i + 0.5) / len(rows), name, transform=axes.transAxes, ha="right", va="center", fontsize=8)
+    for i, name in enumerate(columns):
+        axes.text((i + 0.5) / len(columns), -4 / height, name, transform=axes.transAxes, ha="center", va="top", fontsize=7)
+    figure.text(left / total[0], 8 / total[1], below, ha="left", va="bottom", fontsize=8)
     figure.text(left / total[0], 1 - 14 / total[1], title, ha="left", va="top", fontsize=9)
     return figure
 
@@ -76,22 +177,30 @@ class Plane:
     Arguments:
         x: (n, features); fewer than two features get a second one of zeros.
         names: of the features, where they are shown as they are.
+
+    Attributes:
+        centre: (features,) what lies at the origin of the plane. axes: (2, features) orthonormal, or zeros for the second
+            one of a single feature.
     """
 
     def __init__(self, x: np.ndarray, names: tuple[str, str] = ("x0", "x1")) -> None:
         from sklearn.decomposition import PCA
 
-        self._pca, self.names = None, names
-        if x.shape[1] > 2 and len(x) > 2:
-            self._pca = PCA(2, random_state=0).fit(x)
-            shares = np.nan_to_num(self._pca.explained_variance_ratio_)
+        features = x.shape[1]
+        self.names, self.centre, self.axes = names, np.zeros(features), np.eye(2, features)
+        if features > 2 and len(x) > 2:
+            pca = PCA(2, random_state=0).fit(x)
+            shares = np.nan_to_num(pca.explained_variance_ratio_)
+            self.centre, self.axes = pca.mean_, pca.components_
             self.names = tuple(f"principal axis {i + 1} ({share:.0%} of the variance)" for i, share in enumerate(shares))  # type: ignore[assignment]
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """(n, 2)."""
-        if self._pca is not None:
-            return self._pca.transform(x)
-        return np.pad(x[:, :2], ((0, 0), (0, max(0, 2 - x.shape[1]))))
+        return (x - self.centre) @ self.axes.T
+
+    def back(self, place: np.ndarray) -> np.ndarray:
+        """(n, features) of places (n, 2) in the plane."""
+        return self.centre + place @ self.axes
 
     def label(self, axes: "Axes") -> None:
         """Names the axes."""

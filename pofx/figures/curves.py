@@ -1,9 +1,12 @@
-"""How the losses went: every number of metrics.jsonl over the moves, a panel for each player."""
+"""How the losses went: every number of metrics.jsonl over the moves, a panel for each player and each order of magnitude.
+
+A small term, such as the divergence of a model whose reconstruction costs a hundred times as much, would be a flat line at
+the bottom of one panel for all.
+"""
 
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from pofx import figures
@@ -16,6 +19,10 @@ needs: tuple[type[Capability], ...] = ()
 #: Entries that say when a line was written.
 CLOCK = ("step", "examples", "seconds")
 WIDTH, HEIGHT = 5.2, 3.2
+#: Terms share a panel while each is within this factor of the next larger one.
+FACTOR = 10
+#: The weighted sum of the terms of a player, which often lies on its largest one.
+TOTAL = "total"
 
 
 def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
@@ -23,7 +30,7 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
     lines = [] if run is None else run.metrics()
     if run is None or not lines:
         raise UsageError("the figure curves needs the metrics.jsonl of a training run, and there is none with lines: train first")
-    panels = series(lines)
+    panels = [(name, terms) for name, every in series(lines).items() for terms in grouped(every)]
     if not panels:
         raise UsageError(f"{run.path / 'metrics.jsonl'} holds no losses: train for longer")
     columns = min(2, len(panels))
@@ -32,7 +39,7 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
     figure, axes = figures.canvas(title, WIDTH * columns, HEIGHT * count + 0.4, nrows=count, ncols=columns, squeeze=False)
     for one in axes.flat[len(panels) :]:
         one.set_axis_off()
-    for one, (name, terms) in zip(axes.flat, panels.items(), strict=False):
+    for one, (name, terms) in zip(axes.flat, panels, strict=False):
         _panel(one, name, terms)
     return figure
 
@@ -52,12 +59,27 @@ def series(lines: list[dict[str, Any]]) -> dict[str, dict[str, tuple[np.ndarray,
     }
 
 
+def grouped(terms: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """The terms in groups of like size, which is the median of their absolute values; the group of the largest first."""
+    size = {term: float(np.median(np.abs(values))) for term, (_, values) in terms.items()}
+    groups: list[list[str]] = []
+    for term in sorted(terms, key=lambda term: -size[term]):
+        if groups and size[groups[-1][-1]] <= FACTOR * size[term]:
+            groups[-1].append(term)
+        else:
+            groups.append([term])
+    return [{term: terms[term] for term in terms if term in group} for group in groups]
+
+
 def _panel(axes: Any, name: str, terms: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
     for i, (term, (steps, values)) in enumerate(terms.items()):
-        colour = colormaps["tab10"](i % 10)
+        # On top of the largest term, which shows between the dashes.
+        colour, style = (figures.colour(7), (0, (2, 4))) if term == TOTAL else (figures.colour(i), "-")
         smooth = averaged(values)
-        axes.plot(steps, values, color=colour, alpha=0.25 if len(values) > 2 else 1, linewidth=1, marker="." if len(values) < 20 else None)
-        axes.plot(steps, smooth, color=colour, linewidth=1.6, label=f"{term}  {smooth[-1]:.4g}")
+        if term != TOTAL or len(terms) == 1:
+            pale = 0.25 if len(values) > 2 else 1
+            axes.plot(steps, values, color=colour, alpha=pale, linewidth=1, marker="." if len(values) < 20 else None)
+        axes.plot(steps, smooth, color=colour, linewidth=1.6, linestyle=style, label=f"{term}  {smooth[-1]:.4g}")
     every = np.concatenate([values for _, values in terms.values()])
     low, high = np.quantile(every, [0, 0.98]) if len(every) > 20 else (every.min(), every.max())
     if high > low:

@@ -39,9 +39,7 @@ def _images(model: Model, seed: int) -> Figure:
         names = label.names[:CLASSES]
         classes = torch.arange(len(names)).repeat_interleave(OF_CLASS)
         x = examples.draw(model, len(classes), seed=seed, label=classes)
-        return figures.picture(
-            grid(x, OF_CLASS), "samples by class", rows=tuple(textwrap.shorten(name, 14, placeholder="…") for name in names)
-        )
+        return figures.picture(grid(x, OF_CLASS), "samples by class", rows=tuple(figures.shorten(name) for name in names))
     return figures.picture(grid(examples.draw(model, IMAGES, seed=seed)), "samples")
 
 

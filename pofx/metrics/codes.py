@@ -33,6 +33,8 @@ LABELS, SETS, MOST, ALL = (100, 1000), 5, 10_000, 60_000
 #: Steps of a probe's optimizer, of which badly conditioned codes would take thousands for digits that nobody reads.
 STEPS = 200
 NEIGHBOURS = 10
+#: Directions in which codes are compared with a normal distribution.
+DIRECTIONS = 256
 
 
 class Probe(NamedTuple):
@@ -121,6 +123,77 @@ def neighbour_purity(
         raise ValueError(f"{k} neighbours of a code need at least {k + 1} codes, not {len(codes)}")
     _, nearest = neighbours(codes, codes, k, skip_self=True)
     return (label[nearest] == label[:, None]).mean(1)
+
+
+def standard_normal_kl(codes: Float[np.ndarray, "n dimensions"]) -> float:
+    """KL(N(m, S) || N(0, I)) = 1/2 (tr S + m^T m - d - log det S) in nats, of the Gaussian with the codes' moments.
+
+    Infinite where the codes lie in a plane of fewer dimensions.
+    """
+    mean, covariance = codes.mean(0, dtype=np.float64), np.atleast_2d(np.cov(codes.T.astype(np.float64)))
+    sign, log_det = np.linalg.slogdet(covariance)
+    if sign <= 0:
+        return float("inf")
+    return float(0.5 * (np.trace(covariance) + mean @ mean - len(mean) - log_det))
+
+
+def sliced_distance(codes: Float[np.ndarray, "n dimensions"], directions: int = DIRECTIONS) -> float:
+    """Sliced Wasserstein distance of the codes to N(0, I), in standard deviations of the latter: over directions u,
+
+        sqrt(E_u W_2^2(u^T z, N(0, 1)))        with the exact quantiles of N(0, 1)
+
+    It is 0 for equal distributions alone, and some 1 / sqrt(n) for draws.
+
+    References:
+        Sliced and Radon Wasserstein Barycenters of Measures (Bonneel et al., 2015), https://doi.org/10.1007/s10851-014-0506-3
+    """
+    from scipy.stats import norm
+
+    n, d = codes.shape
+    random = np.random.default_rng(mix(0, "directions"))
+    along = random.standard_normal((d, directions))
+    along /= np.linalg.norm(along, axis=0)
+    quantiles = norm.ppf((np.arange(n) + 0.5) / n)
+    return float(np.sqrt(np.square(np.sort(codes @ along, 0) - quantiles[:, None]).mean()))
+
+
+def cells(n: int) -> int:
+    """Cells along each side of the grid in which emptiness of n codes is counted: 6 n^(1/6), as Scott's rule narrows
+    kernels in the plane, so that in few codes chance leaves no more gaps than in many."""
+    return round(6 * n ** (1 / 6))
+
+
+def near(place: Float[np.ndarray, "n 2"], points: Float[np.ndarray, "m 2"]) -> Bool[np.ndarray, " m"]:
+    """Whether a place lies in the cell of each point or in one of the eight around it, in a grid over the range of the places."""
+    low, count = place.min(0), cells(len(place))
+    wide = np.maximum(np.ptp(place, 0), np.finfo(float).tiny) / count
+
+    def cell(rows: np.ndarray) -> np.ndarray:
+        # Two more cells at each side: what lies further out is in the outermost, which is near to none.
+        return (np.floor((rows - low) / wide).clip(-2, count + 1) + 2).astype(int)
+
+    filled = np.zeros((count + 6, count + 6), dtype=bool)
+    filled[tuple(1 + np.minimum(cell(place), count + 1).T)] = True
+    around = np.lib.stride_tricks.sliding_window_view(filled, (3, 3)).any((2, 3))
+    return around[tuple(cell(points).T)]
+
+
+def empty_area(place: Float[np.ndarray, "n 2"]) -> float:
+    """Share of the area within the convex hull of places that is empty: of the cells of the grid of `near` whose middle is
+    in the hull, those without a place in them or in one of the eight around them.
+
+    NaN for places on a line.
+    """
+    from matplotlib.path import Path
+    from scipy.spatial import ConvexHull, QhullError
+
+    try:
+        hull = Path(place[ConvexHull(place).vertices])
+    except QhullError:
+        return float("nan")
+    count = cells(len(place))
+    middles = (np.stack(np.indices((count, count)), -1).reshape(-1, 2) + 0.5) / count * np.ptp(place, 0) + place.min(0)
+    return float(1 - near(place, middles[hull.contains_points(middles)]).mean())
 
 
 def encoded(subject: "Subject", x: Tensor) -> Float[np.ndarray, "n dimensions"]:

@@ -1,0 +1,88 @@
+"""One number of the code at a time, decoded from -3 to 3 standard deviations of the prior, the rest as of a held-out example."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pofx import examples, figures
+from pofx.core import Batch, Decodes, Encodes, Model
+from pofx.data.dataset import Dataset
+from pofx.data.images import grid
+from pofx.figures.active_units import EXAMPLES, activity
+from pofx.run import Run
+
+needs = (Decodes,)
+
+#: Units shown, values of each, and how far they go in standard deviations of the prior.
+UNITS, VALUES, REACH = 10, 11, 3.0
+#: Examples beside each other and frames of the film.
+BESIDE, FRAMES = 8, 25
+
+
+def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
+    """A row for each of the ten most active units, the most active first; `seed` chooses the example, whose own value is
+    marked by a triangle. Raises `UsageError` for data without images."""
+    figures.images_only(model, "traversal")
+    batch, codes, what = _codes(model, dataset, 1, seed)
+    units, names, mean, scale = _units(model, dataset)
+    values = torch.linspace(-REACH, REACH, VALUES)
+    z = torch.cat([moved(codes, unit, mean[unit] + values * scale[unit]) for unit in units])
+    label = None if batch is None or batch.label is None else batch.label.expand(len(z))
+    image = grid(examples.decode(model, z, label), VALUES, gap=figures.GAP)
+    title = f"each row: one unit from -{REACH:g} to {REACH:g} standard deviations of the prior, the rest as of {what}"
+    below = "triangle: its own value" + ("; after a unit's name: its variance over x, in prior variances" if batch is not None else "")
+    columns = [f"{value:+.1f}" if abs(value) > 1e-6 else "0" for value in values.tolist()]
+    figure = figures.picture(image, title, rows=names, columns=columns, below=below)
+    axes = figure.axes[0]
+    pitch = (image.shape[1] + figures.GAP) / VALUES, (image.shape[0] + figures.GAP) / len(units)
+    for row, unit in enumerate(units):
+        own = float((codes[0, unit] - mean[unit]) / scale[unit].clamp(min=1e-12))
+        # Between the middles of the first and of the last image; an example further out is marked at the edge.
+        across = (np.clip(own, -REACH, REACH) + REACH) / (2 * REACH) * (VALUES - 1) + 0.5
+        mark = {"color": figures.colour(1), "markersize": 5, "markeredgecolor": "black", "markeredgewidth": 0.5}
+        axes.plot(across * pitch[0], (row + 1) * pitch[1] - 2 * figures.GAP, "^", **mark)
+    return figure
+
+
+def film(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Iterator[Figure]:
+    """The same units of several examples beside each other, all at the same value in each frame."""
+    figures.images_only(model, "traversal")
+    batch, codes, what = _codes(model, dataset, BESIDE, seed)
+    units, names, mean, scale = _units(model, dataset)
+    label = None if batch is None or batch.label is None else batch.label.repeat(len(units))
+    for value in torch.linspace(-REACH, REACH, FRAMES):
+        z = torch.cat([moved(codes, unit, mean[unit] + value * scale[unit]) for unit in units])
+        # As wide in every frame.
+        title = f"each row: its unit at {float(value):+5.2f} sd, the rest as of {what}"
+        yield figures.picture(grid(examples.decode(model, z, label), len(codes), gap=figures.GAP), title, rows=names)
+
+
+def moved(codes: Float[Tensor, "#n latent"], unit: int, values: Float[Tensor, " n"] | Float[Tensor, ""]) -> Float[Tensor, "n latent"]:
+    """The codes with one unit at other values: one code at n values, or n codes at one."""
+    z = codes.expand(max(len(codes), values.numel()), -1).clone()
+    z[:, unit] = values
+    return z
+
+
+def _codes(model: Model, dataset: Dataset, n: int, seed: int) -> tuple[Batch | None, Tensor, str]:
+    """Held-out examples with their codes; draws of the prior where the model does not encode."""
+    if Encodes not in model.capabilities:
+        return None, examples.prior_codes(model, n, seed).flatten(1), "draws of the prior" if n > 1 else "a draw of the prior"
+    part, held = examples.held_out(dataset)
+    batch = examples.some(held, n, seed=seed)
+    return batch, examples.encode(model, batch).flatten(1), f"{part} examples" if n > 1 else f"a {part} example"
+
+
+def _units(model: Model, dataset: Dataset) -> tuple[list[int], tuple[str, ...], Tensor, Tensor]:
+    """The most active units and their names, and mean and standard deviation of all under the prior."""
+    mean, scale = examples.prior_scale(model)
+    if Encodes not in model.capabilities:
+        units = list(range(min(UNITS, len(mean))))
+        return units, tuple(f"z{unit}" for unit in units), mean, scale
+    variance, _ = activity(model, examples.some(examples.held_out(dataset)[1], EXAMPLES))
+    units = [int(unit) for unit in np.argsort(-variance, kind="stable")[:UNITS]]
+    return units, tuple(f"z{unit}  {variance[unit]:.2f}" for unit in units), mean, scale
