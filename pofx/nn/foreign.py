@@ -59,8 +59,9 @@ class Foreign(Network):
             )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Foreign":
-        # Models are moved to channels_last, which somebody else's `view` of an image may not survive.
-        return super()._apply(lambda tensor: fn(tensor).contiguous(), recurse)  # type: ignore[no-untyped-call]
+        # Models are moved to channels_last, which somebody else's `view` of an image may not survive. A clone, since of one
+        # channel `contiguous()` would keep the strides by which convolutions choose their layout.
+        return super()._apply(lambda tensor: fn(tensor).clone(memory_format=torch.contiguous_format), recurse)
 
     def compute(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         """What the network says, as float32."""
