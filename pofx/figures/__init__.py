@@ -43,10 +43,10 @@ def picture(image: np.ndarray, title: str, *, rows: tuple[str, ...] = ()) -> Fig
     """An image (height, width, channels) of 8 bits shown pixel by pixel under a title.
 
     Arguments:
-        rows: names of equally high rows, written at their left.
+        rows: names of equally high rows, written at their left, of one or more lines.
     """
     height, width = image.shape[:2]
-    top, left = 42, (24 + 13 * max(map(len, rows))) if rows else 12
+    top, left = 42, (24 + 13 * max(len(line) for row in rows for line in row.splitlines())) if rows else 12
     total = max(left + width + 12, 13 * len(title)), top + height + 12
     figure = Figure(figsize=(total[0] / DPI, total[1] / DPI), dpi=DPI, facecolor="white")
     axes = figure.add_axes((left / total[0], 12 / total[1], width / total[0], height / total[1]))
