@@ -18,7 +18,7 @@ class Options:
     seed: int = 0
     """Of the noise that is added."""
     out: str | None = None
-    """.png (what was given above, results below), .npz, .csv, folder/. By default a file in RUN/samples."""
+    """.png (what was given above, results below), .npz, .csv, folder/ (numbered in the order of the data). By default a file in RUN/samples."""
 
 
 def run(options: Options) -> None:

@@ -113,9 +113,9 @@ class Autoencoder(Model, Samples, Encodes, Decodes, Denoises):
         """Standard deviation of gaussian noise (images are cut off at 0 and 1); share of the elements set to 0 (masking), or to
         0 or 1 (salt_and_pepper)."""
         contractive: NonNegative = 0.0
-        """Weight of ||de/dx||_F^2, the sensitivity of the code."""
+        """Weight of the squared norm of the Jacobian of the code, ||de/dx||_F^2, its sensitivity."""
         projections: Positive | None = None
-        """Random projections that estimate it. None: the exact norm of codes up to 16 numbers, 4 projections of longer ones."""
+        """Random projections that estimate this norm. None: it is exact for codes up to 16 numbers, from 4 projections for longer ones."""
         optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
         """How the weights move."""
 
