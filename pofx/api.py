@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 from pofx import data as sources
 from pofx import discovery, distributed
 from pofx.core import Budget, Classes, Classifies, Config, DataSpec, Model, Recipe, UsageError, mix
+from pofx.nn import foreign
 from pofx.run import INFO, Run, hardware, next_folder, peak_memory, versions
 from pofx.settings import Settings, pick_device
 from pofx.signals import Interrupted
 from pofx.trainer import Trainer
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from pofx.data import Dataset, Options
 
 FREE = frozenset({"steps", "epochs", "minutes", "device", "tensorboard", "keep", "checkpoint_every", "patience"})
@@ -63,6 +66,7 @@ def _create(path: pathlib.Path, name: str, model: Model, dataset: "Dataset", set
         {
             "model": name,
             "config": model.config.to_json(),
+            "custom": foreign.custom(model),
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "data": {
                 "source": dataset.source,
@@ -92,15 +96,16 @@ def _make(path: pathlib.Path) -> None:
         raise UsageError(f"{path} cannot be made: {error.strerror or error}") from error
 
 
-def build(cls: type[Model], spec: DataSpec, config: Config, seed: int) -> Model:
-    """A freshly initialised model; equal seeds give equal weights."""
+def build(cls: type[Model], spec: DataSpec, config: Config, seed: int, networks: "Mapping[str, nn.Module] | None" = None) -> Model:
+    """A freshly initialised model, ready to be trained; equal seeds give equal weights. `networks` of one's own keep theirs."""
     import torch
 
     if getattr(config, "conditional", False) and not isinstance(spec.label, Classes):
         have = "no labels" if spec.label is None else type(spec.label).__name__.lower()
         raise UsageError(f"a conditional model needs classes, and these data have {have}: name a --data.label or leave conditional out")
+    foreign.check_trainable(networks or {})
     torch.manual_seed(mix(seed, "initial weights"))
-    return cls(spec, config)
+    return cls(spec, config, **(networks or {}))
 
 
 def train(
@@ -134,7 +139,8 @@ def train(
         model: a name (see `pofx list models`) or a class of your own.
         data: a built-in name, a path, or a data set from `pofx.data.load`.
         resume: go on with `run` from its newest sound checkpoint; its own model, data and settings then hold.
-        config: fields of the model's config; the model's recipe fills in the others.
+        config: fields of the model's config, which the model's recipe fills in where they are left out; and networks of one's
+            own where the model takes them (`encoder=`, `decoder=`), which are left as they are: the model trains a copy.
     Raises `UsageError` for what cannot be done, `TrainingError` where training cannot go on, and `Interrupted` after a
     signal; what was saved before stays.
     """
@@ -150,13 +156,16 @@ def train(
     if resume:
         if run is None:
             raise UsageError("resume needs the run: give its folder")
-        return go_on(Run.read(pathlib.Path(run)), settings.budget, cls=cls, quiet=quiet, report=report)
+        networks, _ = foreign.take(cls, name, config)
+        found = dataclasses.replace(Run.read(pathlib.Path(run)), networks=networks)
+        return go_on(found, settings.budget, cls=cls, quiet=quiet, report=report)
+    networks, config = foreign.take(cls, name, config)
     options = data_options or Options()
     dataset = sources.load(data, options) if isinstance(data, (str, pathlib.Path)) else data
     chosen = recipe(cls, name, dataset.spec, settings.budget)
     if model_config is None:
         model_config = type(chosen.config).from_json(_override(chosen.config, config))
-    return start(cls, name, dataset, complete(settings, chosen), model_config, run=run, quiet=quiet, report=report)
+    return start(cls, name, dataset, complete(settings, chosen), model_config, networks=networks, run=run, quiet=quiet, report=report)
 
 
 def _override(config: Config, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,6 +185,7 @@ def start(
     settings: Settings,
     config: Config,
     *,
+    networks: "dict[str, nn.Module] | None" = None,
     run: str | pathlib.Path | None = None,
     quiet: bool = False,
     report: bool = True,
@@ -183,10 +193,10 @@ def start(
     """A fresh run: settings complete, config given."""
     check_supported(cls, name, dataset.spec)
     distributed.start(pick_device(settings.device))
-    built = build(cls, dataset.spec, config, settings.seed)
+    built = build(cls, dataset.spec, config, settings.seed, networks)
     free = run if run is not None else next_folder(pathlib.Path("runs"), f"{name}-{stem(dataset.source)}")
     path = pathlib.Path(distributed.first_text(str(free)))
-    made = _create(path, name, built, dataset, settings)
+    made = dataclasses.replace(_create(path, name, built, dataset, settings), networks=networks or {})
     trainer = _trainer(built, dataset, settings, made, quiet)
     trainer.display.say(f"{made.path}: {name} with {made.info['parameters']:,} parameters on {dataset.source} ({describe(dataset)})")
     for note in (*dataset.notes, *built.notes):
@@ -236,13 +246,16 @@ def go_on(
             f"{info['data']['source']} is not what {run.path} was trained on: its content has changed; put the old data back or start a new run"
         )
     distributed.start(pick_device(settings.device))
-    model = build(cls, dataset.spec, cls.Config.from_json(info["config"]), settings.seed)
+    recorded, where = info.get("custom", {}), str(run.path)
+    foreign.check(recorded, run.networks, where)
+    model = build(cls, dataset.spec, cls.Config.from_json(info["config"]), settings.seed, run.networks)
+    foreign.check_same(recorded, model, where)
     with run.lock():
         trainer = _trainer(model, dataset, settings, run, quiet)
         step = trainer.resume()
         if trainer.progress >= 1.0 or (info["status"] == "stopped early" and budget is None):
             trainer.display.say(f"{run.path} is finished: {step} moves are done; a larger budget would continue it")
-            return Run.open(run.path)
+            return _opened(run)
         trainer.display.say(f"{run.path}: going on from move {step}")
         run.update(status="training", training=settings.to_json(), exact=info["exact"] and settings.minutes is None)
         return _run(trainer, run, report)
@@ -261,6 +274,11 @@ def _run(trainer: Trainer, run: Run, report: bool) -> Run:
         if report and run.info["last"] is not None:
             from pofx import report as page
 
-            page.write(Run.open(run.path))
+            page.write(_opened(run))
     distributed.barrier()
-    return Run.open(run.path)
+    return _opened(run)
+
+
+def _opened(run: Run) -> Run:
+    """The run at its best checkpoint, with the networks of one's own that it was trained with."""
+    return dataclasses.replace(Run.open(run.path), networks=run.networks)

@@ -1,5 +1,6 @@
 """Averaged weights: a second instance of the model, which sampling and evaluation use."""
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -20,9 +21,8 @@ class Average:
 
     def __init__(self, model: Model, players: Sequence[Player], *, decay: float) -> None:
         self.decay, self.source = decay, model
-        self.model = type(model)(model.spec, model.config).to(model.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.model.load_state_dict(model.state_dict())
-        self.model.eval().requires_grad_(False)
+        # Not `type(model)(spec, config)`: it may hold networks that no config describes.
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self._groups = self._pair(players)
 
     def _pair(self, players: Sequence[Player]) -> list[tuple[list[Tensor], list[Tensor], list[tuple[Tensor, Tensor]]]]:

@@ -309,7 +309,7 @@ class Optimizer(Config):
     name: Literal["adam", "adamw", "adadelta", "sgd", "muon"] = "adam"
     """adam, adamw, adadelta, sgd; muon moves the matrices of linear layers and leaves the rest to adamw."""
     lr: PositiveFloat = 1e-3
-    """Learning rate."""
+    """Learning rate; adadelta, whose steps have their own size, is made for 1."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """Decay of the running mean and of the running square of the gradient (adam, adamw, and muon's adamw)."""
     eps: PositiveFloat = 1e-8
@@ -598,13 +598,17 @@ class Completes(Capability):
 
 
 class Denoises(Capability):
-    """Removes noise."""
+    """Removes noise of the kind that it was trained on."""
 
     verb = "denoise"
 
     @abstractmethod
     def denoise(self, x: Tensor) -> Float[Tensor, "batch ..."]:
         """The clean example expected behind each noisy one."""
+
+    @abstractmethod
+    def corrupt(self, x: Tensor, *, noise: Noise) -> Float[Tensor, "batch ..."]:
+        """x under the noise of the training, from the random numbers of `noise` alone."""
 
 
 class Classifies(Capability):

@@ -9,7 +9,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal
 
-from pofx.core import Batch, Decodes, Encodes, Model, Noise, Samples
+from pofx.core import Batch, Decodes, Denoises, Encodes, Model, Noise, Samples
 from pofx.data.dataset import Dataset, Split
 
 #: Examples that a model is asked about at once.
@@ -81,6 +81,18 @@ def decode(model: Model, z: Float[Tensor, "batch latent"], label: Tensor | None 
 def reconstruct(model: Model, batch: Batch) -> Float[Tensor, "batch ..."]:
     """decode(encode(x)) of a batch, on the CPU."""
     return decode(model, encode(model, batch), batch.label)
+
+
+def corrupt(model: Model, x: Tensor, *, seed: int = 0) -> Float[Tensor, "batch ..."]:
+    """x under the noise that the model was trained to remove, on the CPU, a function of the seed."""
+    with asking(model):
+        return cast(Denoises, model).corrupt(x.to(model.device), noise=Noise(seed, len(x), device=model.device)).cpu()
+
+
+def denoise(model: Model, x: Tensor) -> Float[Tensor, "batch ..."]:
+    """What the model takes for the clean examples behind noisy ones, on the CPU, some at a time."""
+    with asking(model):
+        return torch.cat([cast(Denoises, model).denoise(part.to(model.device)).cpu() for part in x.split(PART)])
 
 
 def prior_codes(model: Model, n: int, seed: int) -> Float[Tensor, "n latent"]:

@@ -134,6 +134,53 @@ def categorical_nll(logits: Float[Tensor, "batch categories"], x: Float[Tensor, 
     return -(x * logits.log_softmax(-1)).sum(-1)
 
 
+def bernoulli_activity_kl(activity: Float[Tensor, " units"], target: float) -> Float[Tensor, ""]:
+    """sum_j KL(Bernoulli(target) || Bernoulli(activity_j)) of mean activities in [0, 1], in nats.
+
+    References:
+        Sparse deep belief net model for visual area V2 (Lee et al., 2007), https://papers.nips.cc/paper/3313
+    """
+    activity = activity.clamp(1e-6, 1 - 1e-6)
+    return (torch.xlogy(target, target / activity) + torch.xlogy(1 - target, (1 - target) / (1 - activity))).sum()
+
+
+def exponential_activity_kl(activity: Float[Tensor, " units"], target: float) -> Float[Tensor, ""]:
+    """sum_j KL(Exp of mean activity_j || Exp of mean target) of mean activities in [0, inf), in nats.
+
+    That is activity / target - 1 - log(activity / target): an L1 penalty with a wall before units that are never active.
+    """
+    ratio = activity.clamp(min=1e-6) / target
+    return (ratio - 1 - ratio.log()).sum()
+
+
+def jacobian_norm(z: Float[Tensor, "batch latent"], x: Float[Tensor, "batch ..."], *, projections: int | None = None) -> Float[Tensor, ""]:
+    """E ||dz/dx||_F^2 over a batch; its unit is (unit of z)^2 over (unit of x)^2.
+
+    With signs v drawn at random E_v ||v^T dz/dx||^2 is the squared norm, so that a few backward passes estimate what
+    would take one for each number of the code. The result can be differentiated.
+
+    Arguments:
+        z: computed from x, each row from its own row of x alone.
+        x: requires gradients.
+        projections: number of random v; None: the exact norm.
+
+    References:
+        Contractive Auto-Encoders: Explicit Invariance During Feature Extraction (Rifai et al., 2011),
+        https://icml.cc/2011/papers/455_icmlpaper.pdf
+        A Stochastic Estimator of the Trace of the Influence Matrix for Laplacian Smoothing Splines (Hutchinson, 1990),
+        https://doi.org/10.1080/03610919008812866
+    """
+    if projections is None:
+        directions = torch.eye(z.shape[1], device=z.device, dtype=z.dtype)[:, None].expand(-1, len(z), -1)
+    else:
+        directions = torch.randint(2, (projections, *z.shape), device=z.device).to(z.dtype).mul(2).sub(1)
+    total = z.new_zeros(())
+    for direction in directions:
+        (gradient,) = torch.autograd.grad(z, x, direction, create_graph=True)
+        total = total + gradient.square().sum()
+    return total / (len(z) * (projections or 1))
+
+
 def real_loss(logits: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
     """What the discriminator pays for real examples: mean softplus(-D(x)) = -log sigmoid(D(x)), in nats.
 

@@ -60,7 +60,8 @@ def _build(config: Optimizer, parameters: list[nn.Parameter]) -> torch.optim.Opt
         case "adamw" | "muon":
             return torch.optim.AdamW(parameters, **adam)  # type: ignore[arg-type]
         case "adadelta":
-            return torch.optim.Adadelta(parameters, lr=config.lr, eps=config.eps, weight_decay=config.weight_decay)
+            # rho is that of the paper's experiments.
+            return torch.optim.Adadelta(parameters, lr=config.lr, rho=0.95, eps=config.eps, weight_decay=config.weight_decay)
         case "sgd":
             return torch.optim.SGD(parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)
 

@@ -53,6 +53,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
     facts = {
         "model": info["model"],
         "parameters": f"{info['parameters']:,}" if info.get("parameters") else "",
+        "networks of one's own": _listed(info.get("custom")),
         "data": data["source"],
         "examples": f"{spec['size']:,} {spec['kind']} of {shape} to train on" if spec else "",
         "fingerprint": data.get("fingerprint", ""),

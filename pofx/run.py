@@ -18,6 +18,7 @@ from pofx.core import DataSpec, Model, UsageError
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from pofx.data import Codec, Dataset, Options
 
@@ -80,12 +81,14 @@ class Run:
     """A run folder at one of its checkpoints.
 
     path: the folder. info: the content of run.json. step: the checkpoint, in moves; None where none is kept yet.
+    networks: of one's own, which the model was trained with and is loaded with; files cannot hold them.
     Of several ranks that train one run, the first one writes its folder, and the others only read.
     """
 
     path: pathlib.Path
     info: dict[str, Any]
     step: int | None = None
+    networks: "dict[str, nn.Module]" = dataclasses.field(default_factory=dict, repr=False)
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -151,10 +154,14 @@ class Run:
                 fitted to this checkpoint, else its own.
         """
         from pofx import priors, progress
+        from pofx.nn import foreign
 
         description, tensors = self._read()
         cls = cls or discovery.model(description["model"])
-        model = cls(DataSpec.from_json(description["spec"]), cls.Config.from_json(description["config"]))
+        recorded, where = description.get("custom", {}), str(self.path)
+        foreign.check(recorded, self.networks, where)
+        model = cls(DataSpec.from_json(description["spec"]), cls.Config.from_json(description["config"]), **self.networks)
+        foreign.check_same(recorded, model, where)
         checkpoint.restore(model, tensors[checkpoint.AVERAGE], resizable=cls.resizable)
         for sentence in priors.attach(model, self, prior):
             progress.warn(sentence)
@@ -236,12 +243,28 @@ class Run:
 
 
 def load(
-    reference: "str | pathlib.Path | Run", *, device: str = "cpu", model: type[Model] | None = None, prior: str | None = None
+    reference: "str | pathlib.Path | Run",
+    *,
+    device: str = "cpu",
+    model: type[Model] | None = None,
+    prior: str | None = None,
+    **networks: "nn.Module",
 ) -> Model:
     """The trained model of RUN, RUN@best, RUN@last or RUN@STEP: averaged weights, evaluation mode.
 
     Arguments:
         model: the class, where it is not one that pofx finds by its file.
         prior: that `sample` draws codes from, as `Run.model` takes it.
+        networks: those of one's own that it was trained with (`encoder=`, `decoder=`), which are left as they are.
+    Raises `UsageError` where such a network is missing, or is another one.
     """
-    return Run.open(reference).model(device, cls=model, prior=prior)
+    from pofx.nn import foreign
+
+    run = Run.open(reference)
+    if networks:
+        cls = model or discovery.model(run.info["model"])
+        taken, others = foreign.take(cls, run.info["model"], networks)
+        if others:
+            raise UsageError(f"{next(iter(others))} must be a torch.nn.Module, not {type(next(iter(others.values()))).__name__}")
+        run = dataclasses.replace(run, networks=taken)
+    return run.model(device, cls=model, prior=prior)

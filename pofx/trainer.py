@@ -10,7 +10,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -412,7 +412,7 @@ class Trainer:
         folder = self.run.path / "samples"
         folder.mkdir(exist_ok=True)
         with torch.no_grad():
-            x = self.average.sample(n, noise=Noise(self.settings.seed, n, device=self.device))
+            x = cast(Samples, self.average).sample(n, noise=Noise(self.settings.seed, n, device=self.device))
         codec.write(x.cpu(), folder / f"{self.clock.step:09d}{ending}")
 
     # -- saving and going on ---------------------------------------------------------------------------------
@@ -432,6 +432,7 @@ class Trainer:
                 description={
                     "model": info["model"],
                     "config": info["config"],
+                    "custom": info.get("custom", {}),
                     "spec": self.dataset.spec.to_json(),
                     "codec": self.dataset.codec.to_json(),
                     "clock": dataclasses.asdict(self.clock),

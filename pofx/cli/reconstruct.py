@@ -28,7 +28,7 @@ def run(options: Options) -> None:
     from pofx import data, discovery, examples
     from pofx.core import Decodes, Encodes, UsageError
     from pofx.data.images import write_grid
-    from pofx.figures.reconstructions import pairs
+    from pofx.figures.reconstructions import blocks
     from pofx.run import Run
 
     if options.n is not None and options.n < 1:
@@ -47,7 +47,7 @@ def run(options: Options) -> None:
     if grid:
         # As many columns as the square picture of all has.
         columns = min(len(result), max(1, round((2 * len(result)) ** 0.5)))
-        write_grid(pairs(batch.x, result, columns), path, columns)
+        write_grid(blocks((batch.x, result), columns), path, columns)
     else:
         found.codec.write(result, path, batch.label)
     print(path)

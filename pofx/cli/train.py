@@ -9,6 +9,7 @@ from pofx import api, discovery
 from pofx import data as sources
 from pofx.cli import booleans, parse
 from pofx.core import Config, Model, UsageError
+from pofx.nn import foreign
 from pofx.run import Run
 from pofx.settings import Settings
 
@@ -99,7 +100,9 @@ def _read_config(path: str | None) -> dict[str, Any] | None:
         return None
     if not pathlib.Path(path).exists():
         raise UsageError(f"--config {path} does not exist: give the run.json of a run")
-    return Run.read(pathlib.Path(path).parent if path.endswith(".json") else pathlib.Path(path)).info
+    run = Run.read(pathlib.Path(path).parent if path.endswith(".json") else pathlib.Path(path))
+    foreign.check(run.info.get("custom", {}), {}, str(run.path))
+    return run.info
 
 
 def _stored(info: dict[str, Any]) -> dict[str, Any]:

@@ -140,11 +140,13 @@ def picture(image: np.ndarray, title: str, *, rows: Sequence[str] = (), columns:
     """An image (height, width, channels) of 8 bits shown pixel by pixel under a title.
 
     Arguments:
-        rows, columns: names of equally high rows, written at their left, and of equally wide columns, below them.
+        rows, columns: names of equally high rows, written at their left (of one or more lines), and of equally wide columns,
+            below them.
         below: a line of text under everything.
     """
     height, width = image.shape[:2]
-    top, left, bottom = 42, (24 + 13 * max(map(len, rows))) if rows else 12, 12 + 22 * bool(columns) + 26 * bool(below)
+    longest = max((len(line) for row in rows for line in row.splitlines()), default=0)
+    top, left, bottom = 42, (24 + 13 * longest) if rows else 12, 12 + 22 * bool(columns) + 26 * bool(below)
     total = max(left + width + 12, 13 * len(title), left + 9 * len(below)), top + height + bottom
     figure = Figure(figsize=(total[0] / DPI, total[1] / DPI), dpi=DPI, facecolor="white")
     axes = figure.add_axes((left / total[0], bottom / total[1], width / total[0], height / total[1]))

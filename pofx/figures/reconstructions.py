@@ -1,5 +1,7 @@
 """Held-out examples and what the model makes of them: inputs above, results below."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from matplotlib.collections import LineCollection
@@ -16,13 +18,13 @@ needs = (Encodes, Decodes)
 COLUMNS, BLOCKS, POINTS, SEQUENCES = 10, 3, 500, 4
 
 
-def pairs(x: torch.Tensor, result: torch.Tensor, columns: int = COLUMNS) -> torch.Tensor:
-    """Rows of `columns` inputs, each with the row of its results below; the last may be shorter, filled with mid-grey."""
-    columns = min(columns, len(x))
-    short = -len(x) % columns
-    filling = x.new_full((short, *x.shape[1:]), 0.5)
-    blocks = [torch.cat((part, filling)).unflatten(0, (-1, columns)) for part in (x, result)]
-    return torch.stack(blocks, 1).flatten(0, 2)
+def blocks(parts: Sequence[torch.Tensor], columns: int = COLUMNS) -> torch.Tensor:
+    """Rows of `columns` images of the first part, each with the rows of the same ones of the other parts below; the last
+    may be shorter, filled with mid-grey."""
+    n, *shape = parts[0].shape
+    columns = min(columns, n)
+    filling = parts[0].new_full((-n % columns, *shape), 0.5)
+    return torch.stack([torch.cat((part, filling)).unflatten(0, (-1, columns)) for part in parts], 1).flatten(0, 2)
 
 
 def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
@@ -32,7 +34,7 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
         batch = examples.first(held, COLUMNS * BLOCKS)
         columns = min(COLUMNS, len(batch.x))
         names = ("input", "result") * -(-len(batch.x) // columns)
-        return figures.picture(grid(pairs(batch.x, examples.reconstruct(model, batch)), columns), f"{part} examples", rows=names)
+        return figures.picture(grid(blocks((batch.x, examples.reconstruct(model, batch))), columns), f"{part} examples", rows=names)
     if model.spec.kind == "vectors":
         return _points(model, dataset, part, examples.first(held, POINTS))
     if model.spec.kind == "sequences":

@@ -12,7 +12,7 @@ from pofx.metrics.labels import class_coverage, missing_classes, total_variation
 from pofx.metrics.modes import mode_coverage
 from pofx.metrics.nearest import nearest_neighbour_accuracy
 from pofx.metrics.neighbourhoods import prdc
-from pofx.metrics.reconstruction import bits_per_code, ssim
+from pofx.metrics.reconstruction import bits_per_code, psnr, ssim
 from pofx.metrics.two_sample import classifier_two_sample_test
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "nearest_neighbour_accuracy",
     "neighbour_purity",
     "prdc",
+    "psnr",
     "sap",
     "ssim",
     "total_variation",

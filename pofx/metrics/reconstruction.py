@@ -57,6 +57,14 @@ def ssim(x: Float[Tensor, "n channels height width"], y: Float[Tensor, "n channe
     return (luminance * structure).flatten(1).mean(1)
 
 
+def psnr(x: Float[Tensor, "n ..."], y: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
+    """Peak signal-to-noise ratio of pairs of images in [0, 1]: -10 log10 of the mean squared error of each, in decibels.
+
+    An error of less than a tenth of a grey level counts as 80 dB, so that equal images do not make a mean infinite.
+    """
+    return -10 * (x - y).to(torch.float64).flatten(1).square().mean(1).clamp(min=1e-8).log10()
+
+
 def bits_per_code(codes: Float[np.ndarray, "n dimensions"], *, step: float = STEP) -> float:
     """Entropy in bits of codes rounded to `step` standard deviations of each dimension, as if dimensions were independent.
 
@@ -94,8 +102,7 @@ def measure(subject: "Subject") -> Iterator[Row]:
             squared = (guess - x).flatten(1).square().mean(1)
             found.setdefault("squared", []).append(squared)
             if images:
-                # An error of less than a tenth of a grey level does not make the mean infinite.
-                found.setdefault("decibel", []).append(-10 * squared.clamp(min=1e-8).log10())
+                found.setdefault("decibel", []).append(psnr(x, guess))
                 found.setdefault("similarity", []).append(ssim(x, guess))
                 found.setdefault("entropy", []).append(_cross_entropy(x, guess))
         if images:

@@ -132,24 +132,27 @@ class PoolingEncoder(Network):
     Arguments:
         shape: (channels, height, width) of an image.
         channels: of both convolutions.
+        activation: non-linearity after each pooling.
+        last: whether the code, too, has passed through it.
 
     References:
         Stacked Convolutional Auto-Encoders for Hierarchical Feature Extraction (Masci et al., 2011),
         https://doi.org/10.1007/978-3-642-21735-7_7
     """
 
-    def __init__(self, shape: Sequence[int], *, channels: int = 32) -> None:
+    def __init__(self, shape: Sequence[int], *, channels: int = 32, activation: Activation = "relu", last: bool = True) -> None:
         super().__init__()
         self.code = code_shape(shape, channels)
         self.layers = nn.Sequential(
             # Pooling first: the largest of the rectified is the rectified largest, on a quarter of the numbers.
             nn.Conv2d(shape[0], channels, 3, padding=1),
             nn.MaxPool2d(2, ceil_mode=True),
-            nn.ReLU(inplace=True),
+            nonlinearity(activation),
             nn.Conv2d(channels, channels, 3, padding=1),
             nn.MaxPool2d(2, ceil_mode=True),
-            nn.ReLU(inplace=True),
         )
+        if last:
+            self.layers.append(nonlinearity(activation))
 
     def compute(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch code"]:
         """(batch, channels, height, width) to (batch, code channels x code height x code width)."""
@@ -162,17 +165,18 @@ class UpsamplingDecoder(Network):
     Arguments:
         shape: (channels, height, width) of the output, which is unbounded (logits, means).
         channels: of the convolutions and of the code.
+        activation: non-linearity between the convolutions.
     """
 
-    def __init__(self, shape: Sequence[int], *, channels: int = 32) -> None:
+    def __init__(self, shape: Sequence[int], *, channels: int = 32, activation: Activation = "relu") -> None:
         super().__init__()
         self.code = code_shape(shape, channels)
         full, half, _ = _two_halvings(shape)
         self.layers = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1),
-            nn.ReLU(inplace=True),
+            nonlinearity(activation),
             _Upsample(half, nn.Conv2d(channels, channels, 3, padding=1)),
-            nn.ReLU(inplace=True),
+            nonlinearity(activation),
             _Upsample(full, nn.Conv2d(channels, shape[0], 3, padding=1)),
         )
 
