@@ -5,7 +5,7 @@ import statistics
 from typing import Any, Literal
 
 from pofx.comparison import Comparison, Line
-from pofx.findings import Row, number
+from pofx.findings import Row, half, number
 
 Use = Literal["sampling", "likelihood", "features", "speed"]
 USES: tuple[Use, ...] = ("sampling", "likelihood", "features", "speed")
@@ -18,7 +18,7 @@ PROBES = ("linear probe", "neighbours of the same class")
 #: Clauses that do not begin with a model's name, which keeps its letters.
 STARTS = ("it ", "its ", "one ", "no ", "a trivial ")
 #: Of the cost of drawing.
-SPEED = "seconds per sample"
+SPEED = "ms per sample"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -168,8 +168,8 @@ def _trivial(line: Line, name: str) -> list[str]:
 
 def phrase(line: Line, name: str) -> str:
     """A column's numbers in words, with their interval; of several seeds the mean and the worst."""
-    cell, half = line.cells[name], line.half_width(name)
-    interval = f" ± {half:.2g}" if half is not None else ""
+    cell, width = line.cells[name], line.half_width(name)
+    interval = f" ± {half(width)}" if width is not None else ""
     if len(cell.values) == 1:
         return f"{number(cell.values[0])}{interval}"
     return f"{number(statistics.fmean(cell.values))}{interval} over {len(cell.values)} seeds, worst {number(line.worst(name))}"

@@ -9,8 +9,9 @@ from typing import Any
 
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from pofx import advice, discovery, examples, figures, page, report
+from pofx import advice, discovery, examples, figures, page, report, specimens
 from pofx.comparison import LEGEND, Column, Comparison, Line, Member
 from pofx.core import UsageError
 from pofx.data.images import grid
@@ -139,7 +140,7 @@ def table(comparison: Comparison) -> str:
     """Flags, notes and the table of all measures, as HTML."""
     head = ("measure", *comparison.names, "real", "trivial", "n")
     groups = [
-        (about, [_cells(line, comparison.names) for line in lines])
+        (about.capitalize(), [_cells(line, comparison.names) for line in lines])
         for about, lines in groupby(comparison.lines, lambda line: line.row.about)
     ]
     notes = page.paragraphs([*comparison.notes, f"{LEGEND[0].upper()}{LEGEND[1:]}."])
@@ -205,21 +206,26 @@ def _costs(line: Line, points: dict[str, list[tuple[float, float, float]]]) -> F
 
 
 def _samples(firsts: dict[str, Run]) -> str:
-    """The samples figure of each model side by side; for images, held-out ones first."""
-    shown = []
+    """Held-out examples beside samples of each model: rows of tables and texts to read, other data as the samples figure."""
+    rows: dict[str, Tensor] = {}
+    shown: list[tuple[str, Figure]] = []
+    lacking: list[str] = []
     for name, run in firsts.items():
         try:
             model, dataset = run.model(), run.dataset()
+            if specimens.readable(dataset):
+                rows[name] = specimens.draw(model, dataset)
+                continue
             if model.spec.kind == "images" and not shown:
                 part, held = examples.held_out(dataset)
-                real = figures.picture(grid(examples.first(held, IMAGES).x), part)
-                shown.append(f"<div><h3>real data</h3>{page.picture(real, 'real data')}</div>")
-            picture = page.picture(figures.draw("samples", model, dataset, run=run, seed=0), f"samples of {name}")
+                shown.append(("real data", figures.picture(grid(examples.first(held, IMAGES).x), part)))
+            shown.append((name, figures.draw("samples", model, dataset, run=run, seed=0)))
         except UsageError as error:
             # The page is worth having where the data are gone, and for models that draw nothing.
-            picture = page.paragraphs([str(error)])
-        shown.append(f"<div><h3>{page.text(name)}</h3>{picture}</div>")
-    return f'<div class="side">{"".join(shown)}</div>'
+            lacking.append(f"{name}: {error}")
+    pictures = "".join(f"<div><h3>{page.text(name)}</h3>{page.picture(figure, f'samples of {name}')}</div>" for name, figure in shown)
+    read = specimens.show(rows, dataset) if rows else ""
+    return f'{read}<div class="side">{pictures}</div>{page.paragraphs(lacking)}'
 
 
 def _facts(comparison: Comparison, firsts: dict[str, Run]) -> str:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pofx.evaluate import ABOUT, Report
-from pofx.findings import Draws, Flag, Row, number
+from pofx.findings import Draws, Flag, Row, half, number
 
 LEGEND = (
     "bold: better than every other model here by more than the 95 % interval of their difference; ± is half of a 95 % interval; "
@@ -72,7 +72,7 @@ class Difference:
         return abs(self.value) > self.half_width
 
     def __str__(self) -> str:
-        return f"{number(abs(self.value))} ± {self.half_width:.2g}"
+        return f"{number(abs(self.value))} ± {half(self.half_width)}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -206,8 +206,8 @@ class Line:
         if len(cell.values) == 1:
             return [dataclasses.replace(self.row, model=cell.values[0], error=cell.errors[0]).value]
         median, low, high = number(statistics.median(cell.values)), number(min(cell.values)), number(max(cell.values))
-        half = self.half_width(name)
-        interval = f" ± {half:.2g}" if half is not None else ""
+        half_width = self.half_width(name)
+        interval = f" ± {half(half_width)}" if half_width is not None else ""
         if low == high:
             return [median + interval]
         if self.row.better == "neither":

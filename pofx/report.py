@@ -5,7 +5,7 @@ import pathlib
 from itertools import groupby
 from typing import Any
 
-from pofx import discovery, page
+from pofx import discovery, page, specimens
 from pofx.core import UsageError
 from pofx.evaluate import Report, kept
 from pofx.findings import Row, number
@@ -13,7 +13,8 @@ from pofx.run import Run
 
 NAME = "report.html"
 #: Figures that come first; the others follow by name.
-FIRST = ("curves", "samples")
+SAMPLES = "samples"
+FIRST = ("curves", SAMPLES)
 
 
 def write(run: Run) -> pathlib.Path:
@@ -81,7 +82,11 @@ def _pictures(run: Run) -> list[str]:
         if not set(module.needs) <= model.capabilities:
             continue
         try:
-            shown = page.picture(module.draw(model, dataset, run=run, seed=0), name)
+            shown = ""
+            if name == SAMPLES and specimens.readable(dataset):
+                shown = specimens.show({run.info["model"]: specimens.draw(model, dataset)}, dataset)
+            if not shown or dataset.spec.kind != "tokens":
+                shown += page.picture(module.draw(model, dataset, run=run, seed=0), name)
         except UsageError:
             continue  # a picture that these data do not have
         except Exception as error:  # the page is worth having without one picture, and says which one and why
@@ -107,7 +112,7 @@ def _evaluation(run: Run) -> tuple[Report | None, str]:
     sentences = [f"{where}.", "Behind ± stands half of a 95 % interval; real is real data against real data at the same n."]
     if report.looks > 1:
         sentences.append(f"This is look {report.looks} at this part: a choice made after many looks is fitted to it.")
-    groups = [(about, [_cells(row) for row in rows]) for about, rows in groupby(report.rows, key=lambda row: row.about)]
+    groups = [(about.capitalize(), [_cells(row) for row in rows]) for about, rows in groupby(report.rows, key=lambda row: row.about)]
     table = page.numbers(("measure", "model", "real", "trivial", "n", ""), groups)
     return report, page.flags(("", flag) for flag in report.flags) + page.paragraphs([*report.warnings, *sentences]) + table
 

@@ -132,7 +132,7 @@ def test_features_go_by_probes_and_without_labels_by_reconstruction():
 
 def test_speed_goes_by_seconds_and_says_that_no_interval_is_known():
     def seconds(value):
-        return row("cost", "drawing", value, None, "neither", unit="seconds per sample")
+        return row("cost", "drawing", value, None, "neither", unit=advice.SPEED)
 
     take, text = said(comparison(a=[seconds(3.0)], b=[seconds(1.0)]), "speed")
     assert take == ["b"]

@@ -32,6 +32,10 @@ class Codec(abc.ABC):
     def show(self, x: Tensor) -> "np.ndarray[Any, Any] | list[str]":
         """Examples in the source's units: an array with one example a row, or texts."""
 
+    def cells(self, x: Tensor) -> tuple[list[str], list[list[str]]] | None:
+        """Names of the columns, and the cells of each example as they are read; None where examples are no rows of a table."""
+        return None
+
     def log_jacobian(self) -> float:
         """log |d(model's values)/d(source's units)| of one example, which is added to densities; 0 where none."""
         return 0.0
