@@ -44,7 +44,7 @@ def test_rows_of_each_model_stand_below_real_ones(table):
 
 
 def test_texts_are_shown_as_text(tmp_path):
-    (tmp_path / "t.txt").write_text("To be, or <not> to be\n" * 400)
+    (tmp_path / "t.txt").write_text("To be, or <not>\x1b[31m to be\n" * 400)
     dataset = data.load(str(tmp_path / "t.txt"))
     page = specimens.show({"gpt": dataset.codec.encode("or <not>\x1b[31m").long()[None]}, dataset)
     assert "or &lt;not&gt;·[31m" in page
