@@ -138,22 +138,22 @@ def write(
 
 def table(comparison: Comparison) -> str:
     """Flags, notes and the table of all measures, as HTML."""
-    head = ("measure", *comparison.names, "real", "trivial", "n")
+    head = ("measure", *comparison.headings(), "real", "trivial", "n")
     groups = [
-        (about.capitalize(), [_cells(line, comparison.names) for line in lines])
+        (about.capitalize(), [_cells(comparison, line) for line in lines])
         for about, lines in groupby(comparison.lines, lambda line: line.row.about)
     ]
     notes = page.paragraphs([*comparison.notes, f"{LEGEND[0].upper()}{LEGEND[1:]}."])
     return page.flags(comparison.flags) + notes + page.numbers(head, groups)
 
 
-def _cells(line: Line, names: list[str]) -> list[str]:
-    row, best = line.row, line.best
-    shown = []
-    for name in names:
-        value = page.lines(line.texts(name))
+def _cells(comparison: Comparison, line: Line) -> list[str]:
+    row, shown = line.row, []
+    for name in comparison.names:
+        texts, bold = comparison.marked(line, name)
+        value = page.lines(texts)
         note = f"<br>{page.soft(line.cells[name].note)}" if name in line.cells and line.cells[name].note else ""
-        shown.append((f"<strong>{value}</strong>" if name == best else value) + note)
+        shown.append((f"<strong>{value}</strong>" if bold else value) + note)
     return [
         f"{page.text(f'{row.arrow} {row.name}')}<br>{page.soft('; '.join(filter(None, (row.unit, row.space, row.features))))}"
         + page.folded(row.remark),
@@ -263,7 +263,8 @@ def _reading(comparison: Comparison) -> list[str]:
         "column trivial what a model without learning gets: a number says little without both.",
         "A number in bold is better than that of each other model by more than the 95 % interval of the difference. Intervals of "
         "differences are of pairs: both models are measured on the same examples, so that two intervals may overlap and the "
-        "difference still be clear. Where nothing is bold there is no evidence that any model is the best.",
+        "difference still be clear. Where nothing is bold there is no evidence that any model is the best. A model that a check has "
+        "flagged is never bold: ! stands beside its name, and beside a number that is clearly the best all the same.",
         "Likelihoods of different spaces (8-bit, binary, density, tokens) and numbers in different features or at a different n "
         "stand in lines of their own, since they cannot be ranked together. A bound may be looser for one model than for another.",
     ]

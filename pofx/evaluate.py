@@ -5,7 +5,7 @@ import hashlib
 import json
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,13 +94,30 @@ class Report:
         return capture.get()
 
 
+def shared(about: str, rows: Sequence[Row]) -> tuple[str, Callable[[Row], str]]:
+    """A heading with what all (of features: most) rows of a subject share, and what each row has to say besides."""
+    sizes, features = {row.n for row in rows}, {row.features for row in rows}
+    # Costs are counted in different things.
+    counted = about != "cost"
+    most = max(features, key=lambda name: sum(row.features == name for row in rows))
+    title = ", ".join(filter(None, (about, f"n = {max(sizes):,}" if counted and len(sizes) == 1 else "", most and f"in {most}")))
+
+    def details(row: Row) -> str:
+        size = f"n = {row.n:,}" if counted and len(sizes) > 1 else ""
+        return ", ".join(filter(None, (row.unit, row.space, size, f"in {row.features}" if row.features not in ("", most) else "")))
+
+    return title, details
+
+
+def framed(title: str) -> Table:
+    """An empty table under its heading."""
+    return Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+
+
 def _table(about: str, rows: list[Row], *, notes: bool) -> Table:
     """The rows of one subject; what all of them share stands in the title."""
-    sizes, features = {row.n for row in rows}, {row.features for row in rows}
-    shared = [f"n = {sizes.pop():,}"] if len(sizes) == 1 and about != "cost" else []
-    most = max(features, key=lambda name: sum(row.features == name for row in rows))
-    title = ", ".join(filter(None, (about, *shared, most and f"in {most}")))
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    title, details = shared(about, rows)
+    table = framed(title)
     table.add_column("", min_width=max(len(word) for row in rows for word in row.name.split()))
     for name in ("model, 95 %", "real", "trivial"):
         table.add_column(name, justify="right")
@@ -109,9 +126,7 @@ def _table(about: str, rows: list[Row], *, notes: bool) -> Table:
     for row in rows:
         trivial = "\n".join(f"{number(v)} {name}" for name, v in row.baselines.items())
         real = number(row.floor) if row.floor is not None else ""
-        size = f"n = {row.n:,}" if not shared and about != "cost" else ""
-        unit = ", ".join(filter(None, (row.unit, row.space, size, f"in {row.features}" if row.features not in ("", most) else "")))
-        cells = [f"{row.arrow} {row.name}\n[dim]  {unit}[/dim]", row.value, real, trivial]
+        cells = [f"{row.arrow} {row.name}\n[dim]  {details(row)}[/dim]", row.value, real, trivial]
         table.add_row(*cells, *([f"[dim]{row.note}[/dim]"] if notes else []))
     return table
 

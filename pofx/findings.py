@@ -136,6 +136,13 @@ def half(width: float) -> str:
     return number(width, 2)
 
 
+def rounded(value: float, width: float | None) -> str:
+    """A number with no more decimals than the second digit of what stands behind its ±."""
+    if width is None or not 0 < width < math.inf or not math.isfinite(value):
+        return number(value)
+    return f"{value:,.{max(0, 1 - math.floor(math.log10(width)))}f}"
+
+
 def mean(values: "np.ndarray | list[float]") -> tuple[float, float | None, Draws]:
     """Mean over independent examples, its standard error, and the draws behind it."""
     array = np.asarray(values, dtype=np.float64)

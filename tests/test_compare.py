@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 from refusals import refused
+from rich.console import Console
 from scipy import stats
 
 from pofx import compare, report
@@ -15,7 +16,7 @@ from pofx.cli import main
 from pofx.comparison import Column, Member, side_by_side
 from pofx.core import UsageError
 from pofx.evaluate import Report, evaluate, keep, kept
-from pofx.findings import Draws, Flag, Row, mean
+from pofx.findings import Draws, Flag, Row, half, mean, number, rounded
 from pofx.run import Run
 
 N = 200
@@ -192,6 +193,60 @@ def test_seeds_show_their_median_and_worst():
         "floor": ["2 ± 8", "worst 1"],
         "neither": ["2", "1 to 7"],
     }
+
+
+def printed(found, width):
+    console = Console(width=width, no_color=True)
+    with console.capture() as capture:
+        console.print(found)
+    return capture.get()
+
+
+@pytest.mark.parametrize("models", [2, 4, 9])
+def test_a_comparison_fits_a_terminal(models):
+    """Every number of every model is there, none with an exponent, the features are said once."""
+    names = [f"model_{i}" for i in range(models)]
+    shared = {"floor": 3.21e-5, "baselines": {"gaussian": 12_345.6}, "features": "64 components of something"}
+    columns = {name: [row(normal(i + 9 * k) + i, **shared) for k in range(2)] for i, name in enumerate(names)}
+    text = printed(comparison(**columns), 80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    assert not re.search(r"\d[eE][-+]\d", text)
+    assert text.count("64 components") == text.count("samples, n = ")
+    assert text.count("±") == models + text.count("; ±")
+    assert "0.000032" in text
+    assert "12,346" in text
+    for name in names:
+        assert name in text
+
+
+def test_a_flagged_model_is_never_bold():
+    flag = Flag(check="memorisation", sentence="copies")
+    columns = [
+        Column(name="copier", members=(member(row(0.1 * normal(0)), flags=(flag,)),)),
+        Column(name="other", members=(member(row(0.1 * normal(1) + 3)),)),
+    ]
+    found = side_by_side(columns)
+    line = found.lines[0]
+    assert line.best == "copier"
+    texts, bold = found.marked(line, "copier")
+    assert not bold
+    assert texts[0].endswith(" !")
+    assert "<strong>" not in compare.table(found).split("<table", 1)[1]
+    assert "copier !" in compare.table(found)
+    honest = side_by_side([dataclasses.replace(columns[0], members=(member(row(0.1 * normal(0))),)), columns[1]])
+    assert honest.marked(line, "copier") == (line.texts("copier"), True)
+    assert "<strong>" in compare.table(honest)
+
+
+def test_numbers_have_no_exponent():
+    for value in (3.0867e-5, -1.315e-6, 0.00012345, 120.0, 12_345.6, 7e8, 0.0):
+        for text in (number(value), half(abs(value))):
+            assert "e" not in text
+            assert float(text.replace(",", "")) == pytest.approx(value, rel=0.05)
+    assert rounded(0.0030684, 0.0021) == "0.0031"
+    assert rounded(563.44, 330.0) == "563"
+    assert rounded(0.5, None) == "0.5"
 
 
 def test_what_is_said_of_one_model_alone_stays_with_it():
