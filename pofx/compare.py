@@ -17,7 +17,7 @@ from pofx.core import UsageError
 from pofx.data.images import grid
 from pofx.evaluate import Report, evaluate, keep, kept
 from pofx.findings import NORMAL_95, number
-from pofx.run import Run
+from pofx.run import INFO, Run
 
 #: Settings that say how a run was made, not what it computes; those of one column may differ in them.
 FREE = frozenset({"seed", "device", "keep", "checkpoint_every", "tensorboard"})
@@ -29,13 +29,14 @@ def gather(references: Sequence["str | pathlib.Path | Run"], *, part: str | None
     """The runs' evaluations in columns, one for each model with its config; runs that differ in the seed alone share one.
 
     Arguments:
+        references: runs, their folders, or folders that hold runs (of a bakeoff), for all that these hold.
         part: that they are measured on; by default test, else validation. A run that was measured on another part, at
             another checkpoint or not at all is measured now.
     Raises `UsageError` for fewer than two runs, one given twice, and runs on different data.
     """
-    runs = [Run.open(reference) for reference in references]
+    runs = [Run.open(one) for reference in references for one in _within(reference)]
     if len(runs) < 2:
-        raise UsageError("a comparison needs two runs or more: pofx compare RUN RUN")
+        raise UsageError("a comparison needs two runs or more: pofx compare RUN RUN, or a folder that holds them")
     taken: set[tuple[pathlib.Path, int | None]] = set()
     for run in runs:
         if (run.path.resolve(), run.step) in taken:
@@ -43,6 +44,14 @@ def gather(references: Sequence["str | pathlib.Path | Run"], *, part: str | None
         taken.add((run.path.resolve(), run.step))
     check_data(runs)
     return columns([(run, measured(run, part, quiet=quiet)) for run in runs])
+
+
+def _within(reference: "str | pathlib.Path | Run") -> list["str | pathlib.Path | Run"]:
+    """The runs with a checkpoint in a folder that is no run itself; else what was given."""
+    if isinstance(reference, Run) or (pathlib.Path(reference) / INFO).exists():
+        return [reference]
+    paths = sorted(path.parent for path in pathlib.Path(reference).glob(f"*/{INFO}"))
+    return [path for path in paths if Run.read(path).info.get("last") is not None] or [reference]
 
 
 def check_data(runs: list[Run]) -> None:
@@ -271,6 +280,7 @@ def _reading(comparison: Comparison) -> list[str]:
     if any(len(column.members) > 1 for column in comparison.columns):
         sentences.append(
             "Of several seeds of one model the median and the worst are shown, and intervals hold their spread: with two or three "
-            "seeds it is known badly, so that only large differences are evidence."
+            "seeds it is known badly, so that only large differences are evidence; each seed more makes the intervals a good deal "
+            "narrower. Spreads of several models are not pooled: those of different families may differ by a factor of ten."
         )
     return sentences

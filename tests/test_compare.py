@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -241,9 +242,9 @@ def test_a_flagged_model_is_never_bold():
 
 def test_numbers_have_no_exponent():
     for value in (3.0867e-5, -1.315e-6, 0.00012345, 120.0, 12_345.6, 7e8, 0.0):
-        for text in (number(value), half(abs(value))):
+        for text, shown in ((number(value), value), (half(abs(value)), abs(value))):
             assert "e" not in text
-            assert float(text.replace(",", "")) == pytest.approx(value, rel=0.05)
+            assert float(text.replace(",", "")) == pytest.approx(shown, rel=0.05)
     assert rounded(0.0030684, 0.0021) == "0.0031"
     assert rounded(563.44, 330.0) == "563"
     assert rounded(0.5, None) == "0.5"
@@ -309,6 +310,22 @@ def test_refusals(runs, capsys):
     assert "same data" in err
     assert "no run" in refused(capsys, "compare", vae, runs / "none")
     assert ".html" in refused(capsys, "compare", vae, other, "--out", "page.pdf")
+
+
+def test_a_folder_of_runs_stands_for_them(runs, tmp_path):
+    inside = tmp_path / "bakeoff"
+    inside.mkdir()
+    for name in ("vae", "autoencoder"):
+        shutil.copytree(runs / name, inside / name)
+    (inside / "vae" / "copy").mkdir()
+    # One that failed before its first checkpoint.
+    (inside / "gan").mkdir()
+    info = json.loads((inside / "vae" / "run.json").read_text())
+    (inside / "gan" / "run.json").write_text(json.dumps(info | {"last": None, "best": None}))
+    found = compare.gather([inside])
+    assert [column.name for column in found] == ["autoencoder", "vae"]
+    with pytest.raises(UsageError, match="two runs"):
+        compare.gather([inside / "vae"])
 
 
 def self_contained(page):
