@@ -6,12 +6,11 @@ import statistics
 from typing import Any, Literal
 
 from pofx.comparison import Comparison, Line
+from pofx.evaluate import DISTANCES
 from pofx.findings import Row, half, number
 
 Use = Literal["sampling", "likelihood", "features", "speed"]
 USES: tuple[Use, ...] = ("sampling", "likelihood", "features", "speed")
-#: Distances between samples and real data by which samplers are ranked, the one that sees most first.
-DISTANCES = ("kernel MMD²", "kernel distance (KID)", "divergence of 3-grams")
 #: Other measures of samples that are heard.
 OPINIONS = ("Fréchet distance", "kernel distance (KID)", "coverage", "nearest-neighbour accuracy")
 #: Beginnings of the names of measures by which codes are ranked.

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: The files of a run that hold its evaluation, and the draws behind its intervals.
 NAME, DRAWS = "evaluation.json", "evaluation.npz"
+#: Distances between samples and real data by which samplers are ranked, the one that sees most first.
+DISTANCES = ("kernel MMD²", "kernel distance (KID)", "divergence of 3-grams")
 #: Fewer samples (tokens, in texts) than this leave the sets too small for their distances to say much.
 ENOUGH = 1000
 #: Examples that are hashed at once.
@@ -72,6 +74,16 @@ class Report:
         rows = tuple(Row.from_json(row, (draws or {}).get(i)) for i, row in enumerate(values["rows"]))
         flags = tuple(Flag(**flag) for flag in values["flags"])
         return cls(**{**values, "rows": rows, "flags": flags, "warnings": tuple(values["warnings"])})
+
+    @property
+    def headline(self) -> list[Row]:
+        """The few rows that say most: a distance of samples, a likelihood, an error of reconstructions, a probe of codes."""
+        distances = [row for name in DISTANCES for row in self.rows if row.about == "samples" and row.name.startswith(name)]
+        likelihoods = [row for row in self.rows if row.about == "likelihood"]
+        errors = [row for row in self.rows if row.about == "reconstruction" and row.better == "lower"]
+        # Probes with more labels come later.
+        probes = [row for row in reversed(self.rows) if row.about == "codes" and row.name.startswith("linear probe")]
+        return [rows[0] for rows in (distances, likelihoods, errors, probes) if rows]
 
     @property
     def heading(self) -> str:
@@ -254,20 +266,41 @@ def _datasets(model: Model, run: "Run | None", source: Dataset | str | None) -> 
     return dataset, dataset
 
 
+def _aside(path: "pathlib.Path", part: str) -> "pathlib.Path":
+    """Where the evaluation on a part lies once there is one on another part."""
+    return path.with_stem(f"{path.stem}-{part}")
+
+
 def keep(run: "Run", report: Report) -> None:
-    """Writes the evaluation of a run's own data into its folder, with the draws behind it."""
+    """Writes the evaluation of a run's own data into its folder, with the draws behind it; one on another part stays aside."""
     from pofx.data.files import whole
 
-    with whole(run.path / DRAWS) as temporary, temporary.open("wb") as file:
+    path, draws = run.path / NAME, run.path / DRAWS
+    if path.exists() and (part := _part(path)) not in (None, report.part):
+        for old in (draws, path):
+            if old.exists():
+                old.replace(_aside(old, str(part)))
+    with whole(draws) as temporary, temporary.open("wb") as file:
         np.savez(file, **{f"{row.draws.kind} {i}": row.draws.values for i, row in enumerate(report.rows) if row.draws is not None})
-    content = json.dumps(report.to_json() | {"draws": _digest(run.path / DRAWS)}, indent=1, ensure_ascii=False)
-    with whole(run.path / NAME) as temporary:
+    content = json.dumps(report.to_json() | {"draws": _digest(draws)}, indent=1, ensure_ascii=False)
+    with whole(path) as temporary:
         temporary.write_text(content + "\n", encoding="utf-8")
 
 
-def kept(run: "Run") -> Report | None:
-    """The evaluation in a run's folder, None where there is none."""
-    path = run.path / NAME
+def _part(path: "pathlib.Path") -> str | None:
+    """The part that a kept evaluation is of; None where it cannot be read, and is not worth keeping."""
+    try:
+        part = json.loads(path.read_text(encoding="utf-8"))["part"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return part if part in ("validation", "test") else None
+
+
+def kept(run: "Run", part: str | None = None) -> Report | None:
+    """The newest evaluation in a run's folder, or the newest on a part; None where there is none."""
+    path, beside = run.path / NAME, run.path / DRAWS
+    if part is not None and path.exists() and _part(path) != part:
+        path, beside = _aside(path, part), _aside(beside, part)
     if not path.exists():
         return None
     try:
@@ -275,8 +308,8 @@ def kept(run: "Run") -> Report | None:
         digest = values.pop("draws")
         draws: dict[int, Draws] = {}
         # Written one after the other: after a kill in between they do not belong together.
-        if (run.path / DRAWS).exists() and _digest(run.path / DRAWS) == digest:
-            with np.load(run.path / DRAWS, allow_pickle=False) as file:
+        if beside.exists() and _digest(beside) == digest:
+            with np.load(beside, allow_pickle=False) as file:
                 draws = {int(key.split()[1]): Draws(key.split()[0], file[key]) for key in file.files}  # type: ignore[arg-type]
         return Report.from_json(values, draws)
     except (ValueError, KeyError, TypeError) as error:

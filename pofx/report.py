@@ -25,7 +25,7 @@ def write(run: Run) -> pathlib.Path:
     found, evaluation = _evaluation(chosen)
     sections = [
         page.paragraphs([f"While training, {name}: {sentence}" for name, sentence in info.get("symptoms", {}).items()], "failed"),
-        _alarm(found),
+        _summary(found),
         f"<h2>What was trained on what</h2>{page.facts(facts(chosen))}",
         *_pictures(chosen),
         f'<h2 id="evaluation">Evaluation</h2>{evaluation}',
@@ -35,12 +35,30 @@ def write(run: Run) -> pathlib.Path:
     return page.write(chosen.path / NAME, page.document(title, discovery.summary("models", info["model"]), sections))
 
 
-def _alarm(report: Report | None) -> str:
-    """What a reader must not miss before looking at the pictures."""
-    if report is None or not report.flags:
+def _summary(report: Report | None) -> str:
+    """What a reader must not miss before looking at the pictures: what is flagged, and the numbers that say most."""
+    if report is None:
         return ""
     checks = ", ".join(dict.fromkeys(flag.check for flag in report.flags))
-    return f'<p class="failed">The evaluation flags this model: <a href="#evaluation">{page.text(checks)}</a></p>'
+    alarm = f'<p class="failed">The evaluation flags this model: <a href="#evaluation">{page.text(checks)}</a></p>' if checks else ""
+    where = f'On the {page.text(report.part)} part (<a href="#evaluation">all numbers</a>; ± is half of a 95 % interval):'
+    return (
+        f'{alarm}<p class="soft">{where}</p>{page.facts((row.name, _short(row)) for row in report.headline)}' if report.headline else alarm
+    )
+
+
+def _short(row: Row) -> str:
+    """A row in a line."""
+    best = min(row.baselines.items(), key=lambda item: -item[1] if row.better == "higher" else item[1], default=None)
+    beside = [
+        {"lower": "lower is better", "higher": "higher is better"}.get(row.better, ""),
+        f"real data {number(row.floor)}" if row.floor is not None else "",
+        f"without learning {number(best[1])} ({best[0]})" if best else "",
+        f"n = {row.n:,}",
+        row.features and f"in {row.features}",
+    ]
+    unit = ", ".join(filter(None, (row.unit, row.space)))
+    return f"{row.value} {unit} ({'; '.join(filter(None, beside))})"
 
 
 def facts(run: Run) -> list[tuple[str, str]]:

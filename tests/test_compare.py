@@ -372,8 +372,19 @@ def test_another_part_is_measured_anew(runs):
     run = Run.open(runs / "autoencoder")
     keep(run, evaluate(run, part="validation"))
     assert compare.measured(run).part == "test"
-    assert kept(run).part == "test"
+    assert kept(run, "test").part == "test"
     assert compare.measured(run, "validation").part == "validation"
+
+
+def test_measuring_one_part_leaves_the_other_part_s_evaluation(runs, monkeypatch):
+    run = Run.open(runs / "autoencoder")
+    for part in ("validation", "test", "validation"):
+        compare.measured(run, part)
+    found = {part: kept(run, part) for part in ("validation", "test")}
+    assert [report.part for report in found.values()] == ["validation", "test"]
+    assert all(any(row.draws is not None for row in report.rows) for report in found.values())
+    monkeypatch.setattr(compare, "evaluate", None)
+    assert [compare.measured(run, part) for part in found] == list(found.values())
 
 
 def test_runs_on_data_of_other_content_are_refused(tmp_path):
@@ -416,6 +427,34 @@ def test_the_page_of_a_run_shows_its_evaluation(runs):
     # What must not be missed comes before everything else.
     assert page.index('href="#evaluation">memorisation') < page.index("What was trained on what")
     assert page.index("copies&lt;/b&gt;") < page.index("&lt;gaussian&gt;")
+
+
+def test_the_page_and_the_list_begin_with_what_says_most(runs, capsys):
+    run = Run.open(runs / "vae")
+    keep(run, evaluate(run))
+    report.write(run)
+    top = (run.path / report.NAME).read_text(encoding="utf-8").split("What was trained on what")[0]
+    headline = kept(run).headline
+    assert {row.about for row in headline} == {"samples", "likelihood", "reconstruction"}
+    for row in headline:
+        assert row.value in top
+        assert f"n = {row.n:,}" in top
+    assert main(["list", "runs", str(runs)]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(str(run.path)))
+    assert headline[0].value in line
+    assert headline[0].name == "kernel MMD²"
+
+
+def test_data_of_another_kind_are_refused_with_both_kinds(runs, tmp_path, capsys):
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).random((40, 8, 8), dtype=np.float32))
+    (tmp_path / "t.txt").write_text("to be or not to be " * 100)
+    for name, holds in (("images.npy", "images"), ("t.txt", "a text")):
+        err = refused(capsys, "evaluate", runs / "vae", "--data", tmp_path / name)
+        assert holds in err
+        assert "the run models vectors" in err
+    err = refused(capsys, "evaluate", runs / "vae", "--part", "foo")
+    assert "None" not in err
+    assert "'test'" in err
 
 
 def test_the_page_of_a_run_survives_an_unreadable_evaluation(runs):
