@@ -12,10 +12,11 @@ from refusals import refused
 from rich.console import Console
 from scipy import stats
 
-from pofx import compare, report
+from pofx import compare, data, report
 from pofx.cli import main
 from pofx.comparison import Column, Member, side_by_side
 from pofx.core import UsageError
+from pofx.data.text import TokenCodec
 from pofx.evaluate import Report, evaluate, keep, kept
 from pofx.findings import Draws, Flag, Row, half, mean, number, rounded
 from pofx.run import Run
@@ -446,12 +447,16 @@ def test_the_page_and_the_list_begin_with_what_says_most(runs, capsys):
 
 
 def test_data_of_another_kind_are_refused_with_both_kinds(runs, tmp_path, capsys):
-    np.save(tmp_path / "images.npy", np.random.default_rng(0).random((40, 8, 8), dtype=np.float32))
     (tmp_path / "t.txt").write_text("to be or not to be " * 100)
-    for name, holds in (("images.npy", "images"), ("t.txt", "a text")):
-        err = refused(capsys, "evaluate", runs / "vae", "--data", tmp_path / name)
-        assert holds in err
-        assert "the run models vectors" in err
+    err = refused(capsys, "evaluate", runs / "vae", "--data", tmp_path / "t.txt")
+    assert "is a text, and the run models vectors" in err
+    # Arrays are read as the run's kind only where they can be.
+    images, points = np.zeros((4, 8, 8), dtype=np.uint8), np.zeros((4, 2), dtype=np.float32)
+    codec = data.from_arrays(images).codec
+    with pytest.raises(UsageError, match="holds vectors, and the run models images"):
+        data.from_arrays(points, codec=codec)
+    with pytest.raises(UsageError, match="holds images, and the run models tokens"):
+        data.from_arrays(images, codec=TokenCodec(kind="bytes"))
     err = refused(capsys, "evaluate", runs / "vae", "--part", "foo")
     assert "None" not in err
     assert "'test'" in err
