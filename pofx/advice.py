@@ -1,24 +1,28 @@
 """Which model to take for what: plain sentences, each with the numbers, intervals and floors that it rests on."""
 
 import dataclasses
+import math
 import statistics
 from typing import Any, Literal
 
 from pofx.comparison import Comparison, Line
-from pofx.findings import Row, number
+from pofx.evaluate import DISTANCES
+from pofx.findings import Row, half, number
 
 Use = Literal["sampling", "likelihood", "features", "speed"]
 USES: tuple[Use, ...] = ("sampling", "likelihood", "features", "speed")
-#: Distances between samples and real data by which samplers are ranked, the one that sees most first.
-DISTANCES = ("kernel MMD²", "kernel distance (KID)", "divergence of 3-grams")
 #: Other measures of samples that are heard.
 OPINIONS = ("Fréchet distance", "kernel distance (KID)", "coverage", "nearest-neighbour accuracy")
 #: Beginnings of the names of measures by which codes are ranked.
 PROBES = ("linear probe", "neighbours of the same class")
 #: Clauses that do not begin with a model's name, which keeps its letters.
-STARTS = ("it ", "its ", "one ", "no ", "a trivial ")
+STARTS = ("it ", "its ", "one ", "no ", "a trivial ", "by luck ", "how ", "differences ")
 #: Of the cost of drawing.
-SPEED = "seconds per sample"
+SPEED = "ms per sample"
+#: Examples below which no choice is worth much, whatever its intervals say: they are themselves estimated from these few.
+FEW = 30
+#: Seeds of a model from which on one more narrows intervals little.
+MANY_SEEDS = 5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,7 +127,7 @@ def _doubted(choice: Choice, comparison: Comparison) -> Choice:
 def _choose(use: Use, line: Line, excluded: set[str]) -> Choice:
     names = [name for name in line.ranked if name not in excluded]
     reasons = [
-        f"{name} ({phrase(line, name)}) is left out of this choice: its samples are flagged as copies of training examples"
+        f"{name}, {phrase(line, name)}, is left out of this choice: its samples are flagged as copies of training examples"
         for name in line.ranked
         if name in excluded
     ]
@@ -138,12 +142,12 @@ def _choose(use: Use, line: Line, excluded: set[str]) -> Choice:
         if difference is None:
             reasons.append(f"{other} has {phrase(line, other)}, and no interval of the difference is known")
         elif difference.clear:
-            reasons.append(f"it is ahead of {other} ({phrase(line, other)}) by {difference}")
+            reasons.append(f"it is ahead of {other}, {phrase(line, other)}, by {difference}")
         else:
             rivals.append(other)
-            reasons.append(f"its difference of {difference} to {other} ({phrase(line, other)}) is no evidence")
-    if line.least is not None and others:
-        reasons.append(f"one seed's differences below {number(line.least)} are no evidence")
+            reasons.append(f"its difference of {difference} to {other}, {phrase(line, other)}, is no evidence")
+    if others:
+        reasons += _seeds(line, names, rivals)
     trivial = _trivial(line, first)
     return Choice(
         use=use,
@@ -163,16 +167,48 @@ def _trivial(line: Line, name: str) -> list[str]:
     if not rivals or sum(line.scores(name)) / len(cell.values) < min(rivals.values()):
         return []
     rival = min(rivals, key=rivals.__getitem__)
-    return [f"a trivial model ({rival}) has {number(line.row.baselines[rival])}, which is no worse"]
+    return [f"a trivial model ({rival}) has {number(line.row.baselines[rival])} (n = {line.row.n:,}), which is no worse"]
+
+
+def _seeds(line: Line, names: list[str], rivals: list[str]) -> list[str]:
+    """What seeds have to do with it: how far single runs differ by luck, and what more seeds would bring."""
+    if line.least is None:
+        return []
+    least = number(line.least)
+    if max(len(line.cells[name].seeds) for name in names) == 1:
+        return [
+            f"differences below {least} are within the error of measuring, and another seed may differ by more: train several of each model"
+        ]
+    found = [f"by luck of the seed alone two runs can lie {least} apart, so that a smaller difference between single runs is no evidence"]
+    k = min(len(line.cells[name].seeds) for name in names)
+    if rivals and 1 < k < MANY_SEEDS:
+        found.append(
+            f"how much luck there is was learned from {k} seeds a model, which makes the intervals wide: with {k + 1} (--seeds {k + 1} of a "
+            f"bakeoff) what seeds add to them would be about {100 * _narrower(k):.0f} % of that, and might tell {names[0]} from "
+            f"{' and '.join(rivals)}"
+        )
+    return found
+
+
+def _narrower(k: int) -> float:
+    """The interval of a difference of means over k + 1 seeds each as a share of that over k, for equal spreads of seeds.
+
+    Spreads are not pooled over all models: between families they differ by factors of ten, where pooled 95 % intervals
+    cover two times in three.
+    """
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, 2 * k) / t.ppf(0.975, 2 * (k - 1))) * math.sqrt(k / (k + 1))
 
 
 def phrase(line: Line, name: str) -> str:
     """A column's numbers in words, with their interval; of several seeds the mean and the worst."""
-    cell, half = line.cells[name], line.half_width(name)
-    interval = f" ± {half:.2g}" if half is not None else ""
+    cell, width = line.cells[name], line.half_width(name)
+    interval = f" ± {half(width)}" if width is not None else ""
+    n = f"n = {line.row.n:,}"
     if len(cell.values) == 1:
-        return f"{number(cell.values[0])}{interval}"
-    return f"{number(statistics.fmean(cell.values))}{interval} over {len(cell.values)} seeds, worst {number(line.worst(name))}"
+        return f"{number(cell.values[0])}{interval} ({n})"
+    return f"{number(statistics.fmean(cell.values))}{interval} ({n}, {len(cell.values)} seeds, worst {number(line.worst(name))})"
 
 
 def sentences(choice: Choice, chosen_on: str, final: Comparison | None) -> str:
@@ -186,8 +222,9 @@ def sentences(choice: Choice, chosen_on: str, final: Comparison | None) -> str:
     alike = [line for line in lines if _alike(line.row, row) and choice.take in line.cells]
     same = [dataclasses.replace(line, row=dataclasses.replace(line.row, better=row.better)) for line in alike]
     floor = same[0].row.floor if same else row.floor
-    real = f", where real data have {number(floor)}" if floor is not None else ""
+    real = f", where real data have {number(floor)} at the same n" if floor is not None else ""
     doubts = [f"{' and '.join(choice.rivals)} may be as good"] if choice.rivals else []
+    doubts += [f"but n = {row.n:,} is too few examples to rely on"] if choice.use != "speed" and row.n < FEW else []
     doubts += ["a trivial model is no worse"] if choice.matched else []
     doubts += [f"but flagged for {' and '.join(choice.flagged)}"] if choice.flagged else []
     rivals = f" ({', and '.join(doubts)})" if doubts else ""

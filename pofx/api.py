@@ -108,6 +108,15 @@ def build(cls: type[Model], spec: DataSpec, config: Config, seed: int, networks:
     return cls(spec, config, **(networks or {}))
 
 
+def check_varied(dataset: "Dataset") -> None:
+    """Raises `UsageError` where all training examples are equal."""
+    if dataset.train.constant:
+        what = "symbols" if dataset.train.tokens else "examples"
+        raise UsageError(
+            f"all {len(dataset.train):,} training {what} of {dataset.source} are equal, so that there is nothing to learn: give others"
+        )
+
+
 def train(
     model: str | type[Model],
     data: "str | pathlib.Path | Dataset" = "digits",
@@ -191,6 +200,7 @@ def start(
     report: bool = True,
 ) -> Run:
     """A fresh run: settings complete, config given."""
+    check_varied(dataset)
     check_supported(cls, name, dataset.spec)
     distributed.start(pick_device(settings.device))
     built = build(cls, dataset.spec, config, settings.seed, networks)

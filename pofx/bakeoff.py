@@ -151,6 +151,7 @@ class Bakeoff:
         self.display = Display(quiet=quiet)
         self.quiet = quiet
         dataset = sources.load(plan.source, plan.options)
+        api.check_varied(dataset)
         self.parts = [name for name in ("validation", "test") if getattr(dataset, name) is not None]
         if not self.parts:
             raise UsageError(f"{plan.source} holds no example out to choose by: give data with a test part, or --data.validation 0.1")

@@ -8,14 +8,15 @@ from itertools import groupby
 from typing import Any
 
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from pofx import advice, discovery, examples, figures, page, priors, report
+from pofx import advice, discovery, examples, figures, page, priors, report, specimens
 from pofx.comparison import LEGEND, Column, Comparison, Line, Member
 from pofx.core import UsageError
 from pofx.data.images import grid
 from pofx.evaluate import Report, evaluate, keep, kept
 from pofx.findings import NORMAL_95, number
-from pofx.run import Run
+from pofx.run import INFO, Run
 
 #: Settings that say how a run was made, not what it computes; those of one column may differ in them.
 FREE = frozenset({"seed", "device", "keep", "checkpoint_every", "tensorboard"})
@@ -27,13 +28,14 @@ def gather(references: Sequence["str | pathlib.Path | Run"], *, part: str | None
     """The runs' evaluations in columns, one for each model with its config; runs that differ in the seed alone share one.
 
     Arguments:
+        references: runs, their folders, or folders that hold runs (of a bakeoff), for all that these hold.
         part: that they are measured on; by default test, else validation. A run that was measured on another part, at
             another checkpoint or not at all is measured now.
     Raises `UsageError` for fewer than two runs, one given twice, and runs on different data.
     """
-    runs = [Run.open(reference) for reference in references]
+    runs = [Run.open(one) for reference in references for one in _within(reference)]
     if len(runs) < 2:
-        raise UsageError("a comparison needs two runs or more: pofx compare RUN RUN")
+        raise UsageError("a comparison needs two runs or more: pofx compare RUN RUN, or a folder that holds them")
     taken: set[tuple[pathlib.Path, int | None]] = set()
     for run in runs:
         if (run.path.resolve(), run.step) in taken:
@@ -41,6 +43,14 @@ def gather(references: Sequence["str | pathlib.Path | Run"], *, part: str | None
         taken.add((run.path.resolve(), run.step))
     check_data(runs)
     return columns([(run, measured(run, part, quiet=quiet)) for run in runs])
+
+
+def _within(reference: "str | pathlib.Path | Run") -> list["str | pathlib.Path | Run"]:
+    """The runs with a checkpoint in a folder that is no run itself; else what was given."""
+    if isinstance(reference, Run) or (pathlib.Path(reference) / INFO).exists():
+        return [reference]
+    paths = sorted(path.parent for path in pathlib.Path(reference).glob(f"*/{INFO}"))
+    return [path for path in paths if Run.read(path).info.get("last") is not None] or [reference]
 
 
 def check_data(runs: list[Run]) -> None:
@@ -62,13 +72,13 @@ def _data(run: Run) -> str:
 
 def measured(run: Run, part: str | None = None, *, quiet: bool = True) -> Report:
     """The run's kept evaluation, made and kept first where there is none of this checkpoint, its prior, these data and this part."""
-    found = kept(run)
+    newest = kept(run)
+    # A run's own data are read only where its report does not say all.
+    wanted = part or ("test" if newest is not None and newest.part == "test" else examples.held_out(run.dataset())[0])
+    found = kept(run, wanted)
     now = (run.step, run.info["data"]["fingerprint"], priors.newest(run))
     if found is not None and (found.step, found.fingerprint, found.prior) == now:
-        # A run's own data are read only where its report does not say all.
-        wanted = part or ("test" if found.part == "test" else examples.held_out(run.dataset())[0])
-        if found.part == wanted:
-            return found
+        return found
     found = evaluate(run, part=part, quiet=quiet)
     keep(run, found)
     report.write(run)
@@ -137,22 +147,22 @@ def write(
 
 def table(comparison: Comparison) -> str:
     """Flags, notes and the table of all measures, as HTML."""
-    head = ("measure", *comparison.names, "real", "trivial", "n")
+    head = ("measure", *comparison.headings(), "real", "trivial", "n")
     groups = [
-        (about, [_cells(line, comparison.names) for line in lines])
+        (about.capitalize(), [_cells(comparison, line) for line in lines])
         for about, lines in groupby(comparison.lines, lambda line: line.row.about)
     ]
     notes = page.paragraphs([*comparison.notes, f"{LEGEND[0].upper()}{LEGEND[1:]}."])
     return page.flags(comparison.flags) + notes + page.numbers(head, groups)
 
 
-def _cells(line: Line, names: list[str]) -> list[str]:
-    row, best = line.row, line.best
-    shown = []
-    for name in names:
-        value = page.lines(line.texts(name))
+def _cells(comparison: Comparison, line: Line) -> list[str]:
+    row, shown = line.row, []
+    for name in comparison.names:
+        texts, bold = comparison.marked(line, name)
+        value = page.lines(texts)
         note = f"<br>{page.soft(line.cells[name].note)}" if name in line.cells and line.cells[name].note else ""
-        shown.append((f"<strong>{value}</strong>" if name == best else value) + note)
+        shown.append((f"<strong>{value}</strong>" if bold else value) + note)
     return [
         f"{page.text(f'{row.arrow} {row.name}')}<br>{page.soft('; '.join(filter(None, (row.unit, row.space, row.features))))}"
         + page.folded(row.remark),
@@ -205,21 +215,26 @@ def _costs(line: Line, points: dict[str, list[tuple[float, float, float]]]) -> F
 
 
 def _samples(firsts: dict[str, Run]) -> str:
-    """The samples figure of each model side by side; for images, held-out ones first."""
-    shown = []
+    """Held-out examples beside samples of each model: rows of tables and texts to read, other data as the samples figure."""
+    rows: dict[str, Tensor] = {}
+    shown: list[tuple[str, Figure]] = []
+    lacking: list[str] = []
     for name, run in firsts.items():
         try:
             model, dataset = run.model(), run.dataset()
+            if specimens.readable(dataset):
+                rows[name] = specimens.draw(model, dataset)
+                continue
             if model.spec.kind == "images" and not shown:
                 part, held = examples.held_out(dataset)
-                real = figures.picture(grid(examples.first(held, IMAGES).x), part)
-                shown.append(f"<div><h3>real data</h3>{page.picture(real, 'real data')}</div>")
-            picture = page.picture(figures.draw("samples", model, dataset, run=run, seed=0), f"samples of {name}")
+                shown.append(("real data", figures.picture(grid(examples.first(held, IMAGES).x), part)))
+            shown.append((name, figures.draw("samples", model, dataset, run=run, seed=0)))
         except UsageError as error:
             # The page is worth having where the data are gone, and for models that draw nothing.
-            picture = page.paragraphs([str(error)])
-        shown.append(f"<div><h3>{page.text(name)}</h3>{picture}</div>")
-    return f'<div class="side">{"".join(shown)}</div>'
+            lacking.append(f"{name}: {error}")
+    pictures = "".join(f"<div><h3>{page.text(name)}</h3>{page.picture(figure, f'samples of {name}')}</div>" for name, figure in shown)
+    read = specimens.show(rows, dataset) if rows else ""
+    return f'{read}<div class="side">{pictures}</div>{page.paragraphs(lacking)}'
 
 
 def _facts(comparison: Comparison, firsts: dict[str, Run]) -> str:
@@ -257,13 +272,15 @@ def _reading(comparison: Comparison) -> list[str]:
         "column trivial what a model without learning gets: a number says little without both.",
         "A number in bold is better than that of each other model by more than the 95 % interval of the difference. Intervals of "
         "differences are of pairs: both models are measured on the same examples, so that two intervals may overlap and the "
-        "difference still be clear. Where nothing is bold there is no evidence that any model is the best.",
+        "difference still be clear. Where nothing is bold there is no evidence that any model is the best. A model that a check has "
+        "flagged is never bold: ! stands beside its name, and beside a number that is clearly the best all the same.",
         "Likelihoods of different spaces (8-bit, binary, density, tokens) and numbers in different features or at a different n "
         "stand in lines of their own, since they cannot be ranked together. A bound may be looser for one model than for another.",
     ]
     if any(len(column.members) > 1 for column in comparison.columns):
         sentences.append(
             "Of several seeds of one model the median and the worst are shown, and intervals hold their spread: with two or three "
-            "seeds it is known badly, so that only large differences are evidence."
+            "seeds it is known badly, so that only large differences are evidence; each seed more makes the intervals a good deal "
+            "narrower. Spreads of several models are not pooled: those of different families may differ by a factor of ten."
         )
     return sentences

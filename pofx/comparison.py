@@ -3,20 +3,26 @@
 import dataclasses
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
-from rich.console import Group
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pofx.evaluate import ABOUT, Report
-from pofx.findings import Draws, Flag, Row, number
+from pofx.evaluate import ABOUT, Report, framed, shared
+from pofx.findings import Draws, Flag, Row, half, number, rounded
 
+#: Stands beside the name of a model with a flag, and beside its numbers that would be bold.
+FLAGGED = "!"
+#: Characters of a terminal for the name of a measure, for a number with its interval beside it, and below it or without.
+MEASURE, ROOMY, NARROW = 22, 20, 10
 LEGEND = (
-    "bold: better than every other model here by more than the 95 % interval of their difference; ± is half of a 95 % interval; "
-    "real is real data against real data at the same n"
+    "↓ lower, ↑ higher, ≈ nearer to real data is better; bold: better than every other model here by more than the 95 % interval of "
+    "their difference; ± is half of a 95 % interval; real is real data against real data at the same n; ! marks a flagged model, "
+    "which is never bold"
 )
 
 
@@ -72,7 +78,7 @@ class Difference:
         return abs(self.value) > self.half_width
 
     def __str__(self) -> str:
-        return f"{number(abs(self.value))} ± {self.half_width:.2g}"
+        return f"{number(abs(self.value))} ± {half(self.half_width)}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -206,8 +212,8 @@ class Line:
         if len(cell.values) == 1:
             return [dataclasses.replace(self.row, model=cell.values[0], error=cell.errors[0]).value]
         median, low, high = number(statistics.median(cell.values)), number(min(cell.values)), number(max(cell.values))
-        half = self.half_width(name)
-        interval = f" ± {half:.2g}" if half is not None else ""
+        half_width = self.half_width(name)
+        interval = f" ± {half(half_width)}" if half_width is not None else ""
         if low == high:
             return [median + interval]
         if self.row.better == "neither":
@@ -287,27 +293,75 @@ class Comparison:
             "notes": list(self.notes),
         }
 
-    def __rich__(self) -> Group:
-        table = Table(title=f"{self.data} ({self.part} part)", title_justify="left")
-        table.add_column("measure", ratio=2)
-        for column in self.columns:
-            seeds = f"\n{len(column.members)} seeds" if len(column.members) > 1 else ""
-            table.add_column(f"{column.name}{seeds}", justify="right")
-        for name in ("real", "trivial", "n"):
-            table.add_column(name, justify="right")
-        about = self.lines[0].row.about if self.lines else ""
-        for line in self.lines:
-            row, best = line.row, line.best
-            if row.about != about:
-                table.add_section()
-                about = row.about
-            details = "; ".join(filter(None, (row.unit, row.space, row.features)))
-            cells = [Text("\n".join(line.texts(name)), style="bold" if name == best else "") for name in self.names]
-            trivial = "\n".join(f"{number(value)} {name}" for name, value in row.baselines.items())
-            real = number(row.floor) if row.floor is not None else ""
-            table.add_row(Text.assemble(row.name, "\n", (details, "dim")), *cells, real, trivial, f"{row.n:,}")
-        flags = [Text(f"! {whose}: {flag.check}: {flag.sentence}", style="bold red") for whose, flag in self.flags]
-        return Group(table, *flags, *(Text(f"note: {note}", style="yellow") for note in self.notes), Text(LEGEND, style="dim"))
+    def marked(self, line: Line, name: str) -> tuple[list[str], bool]:
+        """A column's numbers on a line, and whether they are bold; one that would be but is flagged gets `FLAGGED` instead."""
+        texts, best = line.texts(name), name == line.best
+        if best and name in self.suspects:
+            return [f"{texts[0]} {FLAGGED}", *texts[1:]], False
+        return texts, best
+
+    @property
+    def suspects(self) -> set[str]:
+        """Columns with a flag."""
+        return {column.name for column in self.columns if column.flags}
+
+    def headings(self) -> list[str]:
+        """The columns' names, those that are flagged marked."""
+        return [f"{name} {FLAGGED}" if name in self.suspects else name for name in self.names]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        seeds = {len(column.members) for column in self.columns}
+        every = f", {max(seeds)} seeds a model" if len(seeds) == 1 and max(seeds) > 1 else ""
+        yield Text(f"{self.data} ({self.part} part{every})", style="bold")
+        roomy = options.max_width >= MEASURE + ROOMY * len(self.columns) + NARROW + ROOMY
+        # What does not fit beside each other comes one below the other.
+        several = len(self.columns) if roomy else max(1, (options.max_width - MEASURE - 2 * NARROW + 2) // NARROW)
+        for about, found in groupby(self.lines, lambda line: line.row.about):
+            lines = list(found)
+            for start in range(0, len(self.columns), several):
+                columns = self.columns[start : start + several]
+                here = [line for line in lines if any(column.name in line.cells for column in columns)]
+                if here:
+                    yield self._table(about, here, columns, roomy=roomy, counted=len(seeds) > 1)
+                    yield ""
+        yield from (Text(f"! {whose}: {flag.check}: {flag.sentence}", style="bold red") for whose, flag in self.flags)
+        yield from (Text(f"note: {note}", style="yellow") for note in self.notes)
+        yield Text(
+            LEGEND + ("" if roomy else "; trivial: the best model without learning; more on a wider terminal or with --out"), style="dim"
+        )
+
+    def _table(self, about: str, lines: list[Line], columns: Sequence[Column], *, roomy: bool, counted: bool) -> Table:
+        """The lines of one subject; in a narrow table an interval stands below its number, and worst seeds are left out."""
+        title, details = shared(about, [line.row for line in lines])
+        table, headings = framed(title), dict(zip(self.names, self.headings(), strict=True))
+        table.add_column("", width=None if roomy else MEASURE)
+        for column in columns:
+            table.add_column(
+                headings[column.name] + (f"\n{len(column.members)} seeds" if counted else ""), justify="right", overflow="fold"
+            )
+        for name in ("real", "trivial"):
+            table.add_column(name, justify="right", overflow="fold")
+        for line in lines:
+            row = line.row
+            texts = [self._narrow(line, column.name) if not roomy else self.marked(line, column.name) for column in columns]
+            cells = [Text("\n".join(text), style="bold" if bold else "") for text, bold in texts]
+            if roomy:
+                real = number(row.floor) if row.floor is not None else ""
+                trivial = "\n".join(f"{number(value)} {name}" for name, value in row.baselines.items())
+            else:
+                best = min(row.baselines.values(), key=lambda value: line.badness(value, row.floor), default=None)
+                real, trivial = (number(value, 3) if value is not None else "" for value in (row.floor, best))
+            table.add_row(Text.assemble(f"{row.arrow} {row.name}", "\n  ", (details(row), "dim")), *cells, real, trivial)
+        return table
+
+    def _narrow(self, line: Line, name: str) -> tuple[list[str], bool]:
+        """As `marked`, in few characters: the digits that its interval leaves, and the interval below; no worst seed."""
+        texts, bold = self.marked(line, name)
+        if not texts:
+            return [], False
+        value, width = statistics.median(line.cells[name].values), line.half_width(name)
+        mark = f" {FLAGGED}" if texts[0].endswith(FLAGGED) else ""
+        return [rounded(value, width) + mark, *([f"±{half(width)}"] if width is not None else [])], bold
 
 
 def side_by_side(columns: Sequence[Column]) -> Comparison:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: The files of a run that hold its evaluation, and the draws behind its intervals.
 NAME, DRAWS = "evaluation.json", "evaluation.npz"
+#: Distances between samples and real data by which samplers are ranked, the one that sees most first.
+DISTANCES = ("kernel MMD²", "kernel distance (KID)", "divergence of 3-grams")
 #: Fewer samples (tokens, in texts) than this leave the sets too small for their distances to say much.
 ENOUGH = 1000
 #: Examples that are hashed at once.
@@ -76,6 +78,16 @@ class Report:
         return cls(**{**values, "rows": rows, "flags": flags, "warnings": tuple(values["warnings"])})
 
     @property
+    def headline(self) -> list[Row]:
+        """The few rows that say most: a distance of samples, a likelihood, an error of reconstructions, a probe of codes."""
+        distances = [row for name in DISTANCES for row in self.rows if row.about == "samples" and row.name.startswith(name)]
+        likelihoods = [row for row in self.rows if row.about == "likelihood"]
+        errors = [row for row in self.rows if row.about == "reconstruction" and row.better == "lower"]
+        # Probes with more labels come later.
+        probes = [row for row in reversed(self.rows) if row.about == "codes" and row.name.startswith("linear probe")]
+        return [rows[0] for rows in (distances, likelihoods, errors, probes) if rows]
+
+    @property
     def heading(self) -> str:
         """What was measured on what."""
         prior = f", codes from the prior {self.prior}" if self.prior else ""
@@ -97,13 +109,30 @@ class Report:
         return capture.get()
 
 
+def shared(about: str, rows: Sequence[Row]) -> tuple[str, Callable[[Row], str]]:
+    """A heading with what all (of features: most) rows of a subject share, and what each row has to say besides."""
+    sizes, features = {row.n for row in rows}, {row.features for row in rows}
+    # Costs are counted in different things.
+    counted = about != "cost"
+    most = max(features, key=lambda name: sum(row.features == name for row in rows))
+    title = ", ".join(filter(None, (about, f"n = {max(sizes):,}" if counted and len(sizes) == 1 else "", most and f"in {most}")))
+
+    def details(row: Row) -> str:
+        size = f"n = {row.n:,}" if counted and len(sizes) > 1 else ""
+        return ", ".join(filter(None, (row.unit, row.space, size, f"in {row.features}" if row.features not in ("", most) else "")))
+
+    return title, details
+
+
+def framed(title: str) -> Table:
+    """An empty table under its heading."""
+    return Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+
+
 def _table(about: str, rows: list[Row], *, notes: bool) -> Table:
     """The rows of one subject; what all of them share stands in the title."""
-    sizes, features = {row.n for row in rows}, {row.features for row in rows}
-    shared = [f"n = {sizes.pop():,}"] if len(sizes) == 1 and about != "cost" else []
-    most = max(features, key=lambda name: sum(row.features == name for row in rows))
-    title = ", ".join(filter(None, (about, *shared, most and f"in {most}")))
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    title, details = shared(about, rows)
+    table = framed(title)
     table.add_column("", min_width=max(len(word) for row in rows for word in row.name.split()))
     for name in ("model, 95 %", "real", "trivial"):
         table.add_column(name, justify="right")
@@ -112,9 +141,7 @@ def _table(about: str, rows: list[Row], *, notes: bool) -> Table:
     for row in rows:
         trivial = "\n".join(f"{number(v)} {name}" for name, v in row.baselines.items())
         real = number(row.floor) if row.floor is not None else ""
-        size = f"n = {row.n:,}" if not shared and about != "cost" else ""
-        unit = ", ".join(filter(None, (row.unit, row.space, size, f"in {row.features}" if row.features not in ("", most) else "")))
-        cells = [f"{row.arrow} {row.name}\n[dim]  {unit}[/dim]", row.value, real, trivial]
+        cells = [f"{row.arrow} {row.name}\n[dim]  {details(row)}[/dim]", row.value, real, trivial]
         table.add_row(*cells, *([f"[dim]{row.note}[/dim]"] if notes else []))
     return table
 
@@ -243,20 +270,41 @@ def _datasets(model: Model, run: "Run | None", source: Dataset | str | None) -> 
     return dataset, dataset
 
 
+def _aside(path: "pathlib.Path", part: str) -> "pathlib.Path":
+    """Where the evaluation on a part lies once there is one on another part."""
+    return path.with_stem(f"{path.stem}-{part}")
+
+
 def keep(run: "Run", report: Report) -> None:
-    """Writes the evaluation of a run's own data into its folder, with the draws behind it."""
+    """Writes the evaluation of a run's own data into its folder, with the draws behind it; one on another part stays aside."""
     from pofx.data.files import whole
 
-    with whole(run.path / DRAWS) as temporary, temporary.open("wb") as file:
+    path, draws = run.path / NAME, run.path / DRAWS
+    if path.exists() and (part := _part(path)) not in (None, report.part):
+        for old in (draws, path):
+            if old.exists():
+                old.replace(_aside(old, str(part)))
+    with whole(draws) as temporary, temporary.open("wb") as file:
         np.savez(file, **{f"{row.draws.kind} {i}": row.draws.values for i, row in enumerate(report.rows) if row.draws is not None})
-    content = json.dumps(report.to_json() | {"draws": _digest(run.path / DRAWS)}, indent=1, ensure_ascii=False)
-    with whole(run.path / NAME) as temporary:
+    content = json.dumps(report.to_json() | {"draws": _digest(draws)}, indent=1, ensure_ascii=False)
+    with whole(path) as temporary:
         temporary.write_text(content + "\n", encoding="utf-8")
 
 
-def kept(run: "Run") -> Report | None:
-    """The evaluation in a run's folder, None where there is none."""
-    path = run.path / NAME
+def _part(path: "pathlib.Path") -> str | None:
+    """The part that a kept evaluation is of; None where it cannot be read, and is not worth keeping."""
+    try:
+        part = json.loads(path.read_text(encoding="utf-8"))["part"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return part if part in ("validation", "test") else None
+
+
+def kept(run: "Run", part: str | None = None) -> Report | None:
+    """The newest evaluation in a run's folder, or the newest on a part; None where there is none."""
+    path, beside = run.path / NAME, run.path / DRAWS
+    if part is not None and path.exists() and _part(path) != part:
+        path, beside = _aside(path, part), _aside(beside, part)
     if not path.exists():
         return None
     try:
@@ -264,8 +312,8 @@ def kept(run: "Run") -> Report | None:
         digest = values.pop("draws")
         draws: dict[int, Draws] = {}
         # Written one after the other: after a kill in between they do not belong together.
-        if (run.path / DRAWS).exists() and _digest(run.path / DRAWS) == digest:
-            with np.load(run.path / DRAWS, allow_pickle=False) as file:
+        if beside.exists() and _digest(beside) == digest:
+            with np.load(beside, allow_pickle=False) as file:
                 draws = {int(key.split()[1]): Draws(key.split()[0], file[key]) for key in file.files}  # type: ignore[arg-type]
         return Report.from_json(values, draws)
     except (ValueError, KeyError, TypeError) as error:

@@ -80,7 +80,7 @@ class Row:
     @property
     def value(self) -> str:
         """The model's number with half the width of its 95 % interval."""
-        return number(self.model) + (f" ± {NORMAL_95 * self.error:.2g}" if self.error is not None else "")
+        return number(self.model) + (f" ± {half(NORMAL_95 * self.error)}" if self.error is not None else "")
 
     @property
     def remark(self) -> str:
@@ -121,9 +121,26 @@ class Flag:
     sentence: str
 
 
-def number(value: float) -> str:
-    """Four significant digits."""
-    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+def number(value: float, digits: int = 4) -> str:
+    """Four significant digits, whole above 10,000 and two below 0.0001; without an exponent down to 1e-8."""
+    size = abs(value)
+    if size >= 1e4 and math.isfinite(value):
+        return f"{value:,.0f}"
+    if not 1e-8 <= size < math.inf:
+        return f"{value:.{digits}g}"
+    return np.format_float_positional(value, digits if size >= 1e-4 else min(digits, 2), fractional=False, trim="-")
+
+
+def half(width: float) -> str:
+    """What stands behind ±, in two significant digits."""
+    return number(width, 2)
+
+
+def rounded(value: float, width: float | None) -> str:
+    """A number with no more decimals than the second digit of what stands behind its ±."""
+    if width is None or not 0 < width < math.inf or not math.isfinite(value):
+        return number(value)
+    return f"{value:,.{max(0, 1 - math.floor(math.log10(width)))}f}"
 
 
 def mean(values: "np.ndarray | list[float]") -> tuple[float, float | None, Draws]:

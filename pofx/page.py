@@ -26,10 +26,11 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { text-align: left; vertical-align: top; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line) }
 th { font-weight: 600; color: var(--soft) } .facts th { width: 11rem } .facts td { overflow-wrap: anywhere }
 .numbers td, .numbers th { min-width: 6.5rem } .numbers .first { min-width: 10rem } .numbers .note { min-width: 14rem }
-.numbers .group td { padding-top: 1rem; font-weight: 600; color: var(--soft); text-transform: capitalize }
+.numbers .group td { padding-top: 1rem; font-weight: 600; color: var(--soft) }
 img { max-width: 100%; height: auto; border-radius: 6px; border: 1px solid var(--line) }
 .side { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 17rem), 1fr)) }
 pre { background: var(--card); padding: .8rem; border-radius: 6px; overflow-x: auto; font-size: 13px }
+.prose { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0 0 .6rem }
 .failed, .advice { background: var(--card); border-left: 3px solid var(--bad); padding: .6rem .8rem; margin: .6rem 0 }
 .advice { border-color: #2a9d8f }
 @media (max-width: 40rem) { body { margin: 1.2rem auto; padding: 0 .8rem } .facts th { width: 7rem } }

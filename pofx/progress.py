@@ -11,6 +11,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 Item = TypeVar("Item")
+#: Seconds between lines where there is no terminal.
+EVERY = 30.0
 
 
 def warn(sentence: str) -> None:
@@ -60,7 +62,7 @@ class Display:
         if self.quiet:
             return
         now, done = time.monotonic(), progress >= 1.0
-        if not done and now - self._shown < (0.1 if self._live is not None else 30.0):
+        if not done and now - self._shown < (0.1 if self._live is not None else EVERY):
             return
         self._shown = now
         rate = examples / seconds if seconds > 0 else 0.0
@@ -82,10 +84,12 @@ def _clock(seconds: float) -> str:
 
 
 class Steps:
-    """A bar for work that goes through named steps, each over items; nothing without a terminal."""
+    """A bar for work that goes through named steps, each over items; without a terminal a line now and then."""
 
     def __init__(self, total: int, *, quiet: bool = False) -> None:
         console = Console(stderr=True)
+        self._lines = not quiet and not console.is_terminal
+        self._name, self._said = "", time.monotonic()
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console, transient=True,
             disable=quiet or not console.is_terminal,
@@ -102,6 +106,7 @@ class Steps:
 
     def step(self, name: str) -> None:
         """The next step begins."""
+        self._name = name
         started = self._progress.tasks[self._all].description != ""
         self._progress.update(self._all, description=name, advance=1 if started else 0)
         self._progress.reset(self._now, total=None, visible=False)
@@ -109,6 +114,12 @@ class Steps:
     def track(self, items: Iterable[Item], total: int) -> Iterator[Item]:
         """The items of the present step, with their own bar and the time that is left."""
         self._progress.reset(self._now, total=total, visible=True)
-        for item in items:
+        start = time.monotonic()
+        for done, item in enumerate(items, 1):
             yield item
             self._progress.advance(self._now)
+            now = time.monotonic()
+            if self._lines and now - self._said >= EVERY and done < total:
+                self._said = now
+                left = _clock((now - start) / done * (total - done))
+                print(f"{self._name}: {done:,} of {total:,}, {left} left", file=sys.stderr, flush=True)

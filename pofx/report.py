@@ -5,7 +5,7 @@ import pathlib
 from itertools import groupby
 from typing import Any
 
-from pofx import discovery, page, priors
+from pofx import discovery, page, priors, specimens
 from pofx.core import UsageError
 from pofx.evaluate import Report, kept
 from pofx.findings import Row, number
@@ -13,7 +13,8 @@ from pofx.run import Run
 
 NAME = "report.html"
 #: Figures that come first; the others follow by name.
-FIRST = ("curves", "samples")
+SAMPLES = "samples"
+FIRST = ("curves", SAMPLES)
 
 
 def write(run: Run) -> pathlib.Path:
@@ -24,7 +25,7 @@ def write(run: Run) -> pathlib.Path:
     found, evaluation = _evaluation(chosen)
     sections = [
         page.paragraphs([f"While training, {name}: {sentence}" for name, sentence in info.get("symptoms", {}).items()], "failed"),
-        _alarm(found),
+        _summary(found),
         f"<h2>What was trained on what</h2>{page.facts(facts(chosen))}",
         *_pictures(chosen),
         f'<h2 id="evaluation">Evaluation</h2>{evaluation}',
@@ -34,12 +35,30 @@ def write(run: Run) -> pathlib.Path:
     return page.write(chosen.path / NAME, page.document(title, discovery.summary("models", info["model"]), sections))
 
 
-def _alarm(report: Report | None) -> str:
-    """What a reader must not miss before looking at the pictures."""
-    if report is None or not report.flags:
+def _summary(report: Report | None) -> str:
+    """What a reader must not miss before looking at the pictures: what is flagged, and the numbers that say most."""
+    if report is None:
         return ""
     checks = ", ".join(dict.fromkeys(flag.check for flag in report.flags))
-    return f'<p class="failed">The evaluation flags this model: <a href="#evaluation">{page.text(checks)}</a></p>'
+    alarm = f'<p class="failed">The evaluation flags this model: <a href="#evaluation">{page.text(checks)}</a></p>' if checks else ""
+    where = f'On the {page.text(report.part)} part (<a href="#evaluation">all numbers</a>; ± is half of a 95 % interval):'
+    return (
+        f'{alarm}<p class="soft">{where}</p>{page.facts((row.name, _short(row)) for row in report.headline)}' if report.headline else alarm
+    )
+
+
+def _short(row: Row) -> str:
+    """A row in a line."""
+    best = min(row.baselines.items(), key=lambda item: -item[1] if row.better == "higher" else item[1], default=None)
+    beside = [
+        {"lower": "lower is better", "higher": "higher is better"}.get(row.better, ""),
+        f"real data {number(row.floor)}" if row.floor is not None else "",
+        f"without learning {number(best[1])} ({best[0]})" if best else "",
+        f"n = {row.n:,}",
+        row.features and f"in {row.features}",
+    ]
+    unit = ", ".join(filter(None, (row.unit, row.space)))
+    return f"{row.value} {unit} ({'; '.join(filter(None, beside))})"
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
@@ -82,7 +101,11 @@ def _pictures(run: Run) -> list[str]:
         if not set(module.needs) <= model.capabilities:
             continue
         try:
-            shown = page.picture(module.draw(model, dataset, run=run, seed=0), name)
+            shown = ""
+            if name == SAMPLES and specimens.readable(dataset):
+                shown = specimens.show({run.info["model"]: specimens.draw(model, dataset)}, dataset)
+            if not shown or dataset.spec.kind != "tokens":
+                shown += page.picture(module.draw(model, dataset, run=run, seed=0), name)
         except UsageError:
             continue  # a picture that these data do not have
         except Exception as error:  # the page is worth having without one picture, and says which one and why
@@ -110,7 +133,7 @@ def _evaluation(run: Run) -> tuple[Report | None, str]:
     sentences = [f"{where}.", "Behind ± stands half of a 95 % interval; real is real data against real data at the same n."]
     if report.looks > 1:
         sentences.append(f"This is look {report.looks} at this part: a choice made after many looks is fitted to it.")
-    groups = [(about, [_cells(row) for row in rows]) for about, rows in groupby(report.rows, key=lambda row: row.about)]
+    groups = [(about.capitalize(), [_cells(row) for row in rows]) for about, rows in groupby(report.rows, key=lambda row: row.about)]
     table = page.numbers(("measure", "model", "real", "trivial", "n", ""), groups)
     return report, page.flags(("", flag) for flag in report.flags) + page.paragraphs([*report.warnings, *sentences]) + table
 

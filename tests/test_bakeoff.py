@@ -1,14 +1,18 @@
 """The bakeoff: what is chosen follows the numbers, what does not fit is left out, what was stopped goes on."""
 
+import dataclasses
 import json
+import math
 import os
 import pathlib
+import re
 import signal
 import textwrap
 import threading
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from pofx import advice, api, bakeoff, compare, data, discovery
 from pofx.bakeoff import Bakeoff, Plan, open_plan
@@ -58,7 +62,13 @@ def test_sampling_follows_the_distance(a, b, best):
     assert take == [best]
     assert f"For sampling take {best}. On the validation part its kernel MMD²" in text
     # The numbers, their intervals, the floor, and what would not have been evidence.
-    for shown in ("0.1 ± 0.02", "0.5 ± 0.02", "by 0.4 ± 0.028", "real data have 0.001", "below 0.02772 are no evidence"):
+    for shown in (
+        "0.1 ± 0.02 (n = 100)",
+        "0.5 ± 0.02 (n = 100)",
+        "by 0.4 ± 0.028",
+        "real data have 0.001",
+        "below 0.02772 are within the error",
+    ):
         assert shown in text
 
 
@@ -66,7 +76,7 @@ def test_no_evidence_is_said():
     take, text = said(comparison(a=[mmd(0.1)], b=[mmd(0.11)], c=[mmd(0.9)]), "sampling")
     assert take == ["a"]
     assert "take a (b may be as good)" in text
-    assert "to b (0.11 ± 0.02) is no evidence" in text
+    assert "to b, 0.11 ± 0.02 (n = 100), is no evidence" in text
     assert "ahead of c" in text
 
 
@@ -77,14 +87,34 @@ def test_a_spread_of_seeds_takes_evidence_away():
     take, text = said(seeds, "sampling")
     assert take == ["a"]
     assert "(b may be as good)" in text
-    assert "over 2 seeds, worst 0.1" in text
+    assert "(n = 100, 2 seeds, worst 0.1)" in text
+
+
+def test_more_seeds_are_said_to_narrow_what_they_narrow():
+    """For spreads that are equal, half of the interval of a difference over 3 seeds is as much of that over 2 as is said."""
+    text = said(comparison(a=[[mmd(0.1)], [mmd(0.02)]], b=[[mmd(0.3)], [mmd(0.5)]]), "sampling")[1]
+    assert "--seeds 3" in text
+    share = float(re.search(r"about (\d+) % of that", text)[1]) / 100
+    width = {k: stats.t.ppf(0.975, 2 * (k - 1)) * math.sqrt(2 / k) for k in (2, 3)}
+    assert share == pytest.approx(width[3] / width[2], abs=0.01)
+    assert "By luck of the seed alone two runs can lie" in text
+    # What is clear needs no more seeds.
+    assert "--seeds" not in said(comparison(a=[[mmd(0.1)], [mmd(0.11)]], b=[[mmd(3.0)], [mmd(3.01)]]), "sampling")[1]
+
+
+@pytest.mark.parametrize("n", [1, 29])
+def test_few_examples_are_no_recommendation(n):
+    few = [dataclasses.replace(mmd(value), n=n) for value in (0.1, 0.5)]
+    text = said(comparison(a=[few[0]], b=[few[1]]), "sampling")[1]
+    assert f"For sampling take a (but n = {n} is too few examples to rely on)." in text
+    assert "too few" not in said(comparison(a=[mmd(0.1)], b=[mmd(0.5)]), "sampling")[1]
 
 
 def test_copies_are_not_recommended_for_sampling():
     rows = {"a": [mmd(0.1)], "b": [mmd(0.5)]}
     take, text = said(comparison(**rows, flags=("a",)), "sampling")
     assert take == ["b"]
-    assert "a (0.1 ± 0.02) is left out of this choice" in text
+    assert "a, 0.1 ± 0.02 (n = 100), is left out of this choice" in text
     take, text = said(comparison(**rows, flags=("a", "b")), "sampling")
     assert take == [None]
     assert "take none" in text
@@ -132,7 +162,7 @@ def test_features_go_by_probes_and_without_labels_by_reconstruction():
 
 def test_speed_goes_by_seconds_and_says_that_no_interval_is_known():
     def seconds(value):
-        return row("cost", "drawing", value, None, "neither", unit="seconds per sample")
+        return row("cost", "drawing", value, None, "neither", unit=advice.SPEED)
 
     take, text = said(comparison(a=[seconds(3.0)], b=[seconds(1.0)]), "speed")
     assert take == ["b"]

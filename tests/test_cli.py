@@ -288,3 +288,27 @@ def test_a_folder_of_models_that_is_not_there_is_named(monkeypatch, tmp_path, ca
     monkeypatch.setenv("POFX_PATH", str(tmp_path / "nowhere"))
     assert main(["list", "models"]) == 2
     assert "nowhere, which is no folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", [("train", "vae", "--steps", "2"), ("bakeoff", "--minutes", "1")])
+@pytest.mark.parametrize("shape", [(60, 3), (300, 8, 8)])
+def test_equal_examples_are_refused(verb, shape, capsys):
+    np.save("same.npy", np.full(shape, 0.5, dtype=np.float32))
+    err = refused(capsys, *verb, "--data", "same.npy")
+    assert "are equal" in err
+    assert "Warning" not in err
+
+
+def test_a_text_of_one_symbol_is_refused_and_one_of_two_is_not(capsys):
+    pathlib.Path("same.txt").write_text("a" * 5000)
+    assert "training symbols" in refused(capsys, "train", "gpt", "--data", "same.txt", "--steps", "1")
+    rows = np.zeros((600, 3), dtype=np.float32)
+    rows[-1] = 1
+    assert not load_arrays(rows).train.constant
+    assert load_arrays(rows[:2]).train.constant
+
+
+def load_arrays(rows):
+    from pofx.data import Options, from_arrays
+
+    return from_arrays(rows, options=Options(validation=0.0))

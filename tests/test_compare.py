@@ -4,18 +4,21 @@ import dataclasses
 import json
 import math
 import re
+import shutil
 
 import numpy as np
 import pytest
 from refusals import refused
+from rich.console import Console
 from scipy import stats
 
-from pofx import compare, report
+from pofx import compare, data, report
 from pofx.cli import main
 from pofx.comparison import Column, Member, side_by_side
 from pofx.core import UsageError
+from pofx.data.text import TokenCodec
 from pofx.evaluate import Report, evaluate, keep, kept
-from pofx.findings import Draws, Flag, Row, mean
+from pofx.findings import Draws, Flag, Row, half, mean, number, rounded
 from pofx.run import Run
 
 N = 200
@@ -194,6 +197,60 @@ def test_seeds_show_their_median_and_worst():
     }
 
 
+def printed(found, width):
+    console = Console(width=width, no_color=True)
+    with console.capture() as capture:
+        console.print(found)
+    return capture.get()
+
+
+@pytest.mark.parametrize("models", [2, 4, 9])
+def test_a_comparison_fits_a_terminal(models):
+    """Every number of every model is there, none with an exponent, the features are said once."""
+    names = [f"model_{i}" for i in range(models)]
+    shared = {"floor": 3.21e-5, "baselines": {"gaussian": 12_345.6}, "features": "64 components of something"}
+    columns = {name: [row(normal(i + 9 * k) + i, **shared) for k in range(2)] for i, name in enumerate(names)}
+    text = printed(comparison(**columns), 80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    assert not re.search(r"\d[eE][-+]\d", text)
+    assert text.count("64 components") == text.count("samples, n = ")
+    assert text.count("±") == models + text.count("; ±")
+    assert "0.000032" in text
+    assert "12,346" in text
+    for name in names:
+        assert name in text
+
+
+def test_a_flagged_model_is_never_bold():
+    flag = Flag(check="memorisation", sentence="copies")
+    columns = [
+        Column(name="copier", members=(member(row(0.1 * normal(0)), flags=(flag,)),)),
+        Column(name="other", members=(member(row(0.1 * normal(1) + 3)),)),
+    ]
+    found = side_by_side(columns)
+    line = found.lines[0]
+    assert line.best == "copier"
+    texts, bold = found.marked(line, "copier")
+    assert not bold
+    assert texts[0].endswith(" !")
+    assert "<strong>" not in compare.table(found).split("<table", 1)[1]
+    assert "copier !" in compare.table(found)
+    honest = side_by_side([dataclasses.replace(columns[0], members=(member(row(0.1 * normal(0))),)), columns[1]])
+    assert honest.marked(line, "copier") == (line.texts("copier"), True)
+    assert "<strong>" in compare.table(honest)
+
+
+def test_numbers_have_no_exponent():
+    for value in (3.0867e-5, -1.315e-6, 0.00012345, 120.0, 12_345.6, 7e8, 0.0):
+        for text, shown in ((number(value), value), (half(abs(value)), abs(value))):
+            assert "e" not in text
+            assert float(text.replace(",", "")) == pytest.approx(shown, rel=0.05)
+    assert rounded(0.0030684, 0.0021) == "0.0031"
+    assert rounded(563.44, 330.0) == "563"
+    assert rounded(0.5, None) == "0.5"
+
+
 def test_what_is_said_of_one_model_alone_stays_with_it():
     line = comparison(a=row(normal(0), note="exact; 8-bit"), b=row(normal(1), note="upper bound; 8-bit")).lines[0]
     assert (line.row.note, line.cells["a"].note, line.cells["b"].note) == ("8-bit", "exact", "upper bound")
@@ -256,6 +313,22 @@ def test_refusals(runs, capsys):
     assert ".html" in refused(capsys, "compare", vae, other, "--out", "page.pdf")
 
 
+def test_a_folder_of_runs_stands_for_them(runs, tmp_path):
+    inside = tmp_path / "bakeoff"
+    inside.mkdir()
+    for name in ("vae", "autoencoder"):
+        shutil.copytree(runs / name, inside / name)
+    (inside / "vae" / "copy").mkdir()
+    # One that failed before its first checkpoint.
+    (inside / "gan").mkdir()
+    info = json.loads((inside / "vae" / "run.json").read_text())
+    (inside / "gan" / "run.json").write_text(json.dumps(info | {"last": None, "best": None}))
+    found = compare.gather([inside])
+    assert [column.name for column in found] == ["autoencoder", "vae"]
+    with pytest.raises(UsageError, match="two runs"):
+        compare.gather([inside / "vae"])
+
+
 def self_contained(page):
     """Whether a page needs nothing from elsewhere, and nothing in it runs."""
     sources = re.findall(r"""(?:src|href|action|data)\s*=\s*["']?([^"'\s>]+)""", page)
@@ -300,8 +373,19 @@ def test_another_part_is_measured_anew(runs):
     run = Run.open(runs / "autoencoder")
     keep(run, evaluate(run, part="validation"))
     assert compare.measured(run).part == "test"
-    assert kept(run).part == "test"
+    assert kept(run, "test").part == "test"
     assert compare.measured(run, "validation").part == "validation"
+
+
+def test_measuring_one_part_leaves_the_other_part_s_evaluation(runs, monkeypatch):
+    run = Run.open(runs / "autoencoder")
+    for part in ("validation", "test", "validation"):
+        compare.measured(run, part)
+    found = {part: kept(run, part) for part in ("validation", "test")}
+    assert [report.part for report in found.values()] == ["validation", "test"]
+    assert all(any(row.draws is not None for row in report.rows) for report in found.values())
+    monkeypatch.setattr(compare, "evaluate", None)
+    assert [compare.measured(run, part) for part in found] == list(found.values())
 
 
 def test_runs_on_data_of_other_content_are_refused(tmp_path):
@@ -344,6 +428,38 @@ def test_the_page_of_a_run_shows_its_evaluation(runs):
     # What must not be missed comes before everything else.
     assert page.index('href="#evaluation">memorisation') < page.index("What was trained on what")
     assert page.index("copies&lt;/b&gt;") < page.index("&lt;gaussian&gt;")
+
+
+def test_the_page_and_the_list_begin_with_what_says_most(runs, capsys):
+    run = Run.open(runs / "vae")
+    keep(run, evaluate(run))
+    report.write(run)
+    top = (run.path / report.NAME).read_text(encoding="utf-8").split("What was trained on what")[0]
+    headline = kept(run).headline
+    assert {row.about for row in headline} == {"samples", "likelihood", "reconstruction"}
+    for row in headline:
+        assert row.value in top
+        assert f"n = {row.n:,}" in top
+    assert main(["list", "runs", str(runs)]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(str(run.path)))
+    assert headline[0].value in line
+    assert headline[0].name == "kernel MMD²"
+
+
+def test_data_of_another_kind_are_refused_with_both_kinds(runs, tmp_path, capsys):
+    (tmp_path / "t.txt").write_text("to be or not to be " * 100)
+    err = refused(capsys, "evaluate", runs / "vae", "--data", tmp_path / "t.txt")
+    assert "is a text, and the run models vectors" in err
+    # Arrays are read as the run's kind only where they can be.
+    images, points = np.zeros((4, 8, 8), dtype=np.uint8), np.zeros((4, 2), dtype=np.float32)
+    codec = data.from_arrays(images).codec
+    with pytest.raises(UsageError, match="holds vectors, and the run models images"):
+        data.from_arrays(points, codec=codec)
+    with pytest.raises(UsageError, match="holds images, and the run models tokens"):
+        data.from_arrays(images, codec=TokenCodec(kind="bytes"))
+    err = refused(capsys, "evaluate", runs / "vae", "--part", "foo")
+    assert "None" not in err
+    assert "'test'" in err
 
 
 def test_the_page_of_a_run_survives_an_unreadable_evaluation(runs):

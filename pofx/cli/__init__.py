@@ -54,7 +54,9 @@ def _plain(text: str) -> str:
     sentence = re.split(r"\s+(?:For full helptext|Perhaps you meant|Similar arguments|Argument helptext)", sentence)[0]
     for pattern, wording in _WORDINGS:
         if match := re.search(pattern, sentence):
-            return match.expand(wording).replace("True', 'False", "true', 'false").strip(" .")
+            return (
+                match.expand(wording).replace("True', 'False", "true', 'false").replace(", 'None'", "").replace("'None', ", "").strip(" .")
+            )
     # Our own configs word their errors; the parser's prefix names only the group.
     sentence = re.sub(r"^(?:Value error|Parsing error)\s+", "", sentence)
     return re.sub(r"^Error parsing [\w.]+(?: \w+)?: ", "", sentence).strip(" .") or "the arguments cannot be read"

@@ -10,7 +10,8 @@ class Options:
     """Puts trained models side by side; several seeds of one model share a column."""
 
     runs: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Run folders on the same data, or RUN@best, RUN@last, RUN@STEP. Those not measured yet are measured first."""
+    """Run folders on the same data, or RUN@best, RUN@last, RUN@STEP, or a folder that holds runs (a bakeoff's). Those not
+    measured yet are measured first."""
     out: str | None = None
     """Page to write, .html: the table, samples side by side, cost against quality, what was trained on what."""
     json: str | None = None

@@ -2,8 +2,12 @@
 
 import dataclasses
 import pathlib
+from typing import TYPE_CHECKING
 
 import tyro
+
+if TYPE_CHECKING:
+    from pofx.evaluate import Report
 
 WHAT = ("models", "data", "metrics", "figures", "priors", "runs")
 
@@ -50,15 +54,27 @@ def _rows(what: str, folder: str) -> list[tuple[str, str]]:
 
 def _runs(folder: pathlib.Path) -> list[tuple[str, str]]:
     from pofx.core import UsageError
+    from pofx.evaluate import kept
     from pofx.run import Run
 
     rows = []
     for path in sorted(folder.glob("*/run.json")):
         try:
-            info = Run.read(path.parent).info
+            run = Run.read(path.parent)
+            info, report = run.info, kept(run)
         except UsageError as error:
             rows.append((str(path.parent), f"unreadable: {error}"))
             continue
         step = f"step {info['last']:,}" if info.get("last") is not None else "no checkpoint"
-        rows.append((str(path.parent), f"{info['model']}  {info['data']['source']}  {info.get('status', 'unknown')}  {step}"))
+        rows.append(
+            (str(path.parent), f"{info['model']}  {info['data']['source']}  {info.get('status', 'unknown')}  {step}{_score(report)}")
+        )
     return rows
+
+
+def _score(report: "Report | None") -> str:
+    """The number that says most of an evaluation."""
+    if report is None or not report.headline:
+        return ""
+    row = report.headline[0]
+    return f"  {row.arrow} {row.name} {row.value} ({report.part}, n = {row.n:,})"

@@ -80,7 +80,10 @@ def build(
         raise UsageError(f"{source} has {len(array):,} examples and {len(labels.value):,} labels: give one each")
     low, high = _bounds(array, source)
     given = options.kind or (getattr(request.codec, "kind", request.codec.name) if request.codec else None)
-    kind = given or ("vectors" if array.ndim == 2 else "images")
+    holds = "vectors" if array.ndim == 2 else "images"
+    kind = given or holds
+    if request.codec is not None and (kind not in ("images", "vectors", "sequences") or (kind == "images" and holds != kind)):
+        raise UsageError(f"{source} holds {holds}, and the run models {request.codec.name}: give it data of that kind")
     content = content or digest_array(array)
     if kind == "images":
         options.only(source, "a source of images", *images.OPTIONS, *also)

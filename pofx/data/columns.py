@@ -141,6 +141,14 @@ class TableCodec(Codec):
         """Rows in the source's units (n, columns), float64; a category is the number of its level, an empty cell NaN."""
         return np.stack(self._decode(x), 1)
 
+    def cells(self, x: Float[Tensor, "n features"]) -> tuple[list[str], list[list[str]]]:
+        """Names of the columns, and each row's levels and numbers (four digits, integers whole); an empty cell is empty."""
+        columns = [
+            ["" if math.isnan(v) else _cell(field, v) for v in found.tolist()]
+            for field, found in zip(self.fields, self._decode(x), strict=True)
+        ]  # fmt: skip
+        return [field.name for field in self.fields], [list(row) for row in zip(*columns, strict=True)]
+
     def frame(self, x: Float[Tensor, "n features"], label: Tensor | None = None) -> Any:
         """Rows as a pandas frame with the source's columns, order and types."""
         pd = pandas()
@@ -183,6 +191,12 @@ class TableCodec(Codec):
                 temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in records), encoding="utf-8")
             else:
                 self.frame(x, label).to_parquet(temporary, index=False)
+
+
+def _cell(field: Field, value: float) -> str:
+    if field.kind == "category":
+        return str(field.levels[int(value)])
+    return f"{value:.0f}" if field.kind == "integer" else np.format_float_positional(value, 5, fractional=False, trim="-")
 
 
 def _typed(pd: Any, names: list[str | None], dtype: str) -> Any:

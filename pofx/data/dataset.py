@@ -14,6 +14,9 @@ from torch import Tensor
 
 from pofx.core import Batch, DataSpec, UsageError, mix
 
+#: Examples that are compared at once.
+COMPARED = 256
+
 
 class Codec(abc.ABC):
     """Between the units of a source and the values that a model sees; saved in every checkpoint.
@@ -31,6 +34,10 @@ class Codec(abc.ABC):
     @abc.abstractmethod
     def show(self, x: Tensor) -> "np.ndarray[Any, Any] | list[str]":
         """Examples in the source's units: an array with one example a row, or texts."""
+
+    def cells(self, x: Tensor) -> tuple[list[str], list[list[str]]] | None:
+        """Names of the columns, and the cells of each example as they are read; None where examples are no rows of a table."""
+        return None
 
     def log_jacobian(self) -> float:
         """log |d(model's values)/d(source's units)| of one example, which is added to densities; 0 where none."""
@@ -71,6 +78,13 @@ class Split:
     def __len__(self) -> int:
         """Examples, or tokens of a text."""
         return len(self.x) if self._rows is None else len(self._rows)
+
+    @property
+    def constant(self) -> bool:
+        """Whether two examples or more (symbols, in a text) are all equal."""
+        rows = torch.arange(len(self.x)) if self._rows is None else self._rows
+        # Data that differ nearly always do so among the first few, and no others are read then.
+        return len(rows) > 1 and all(bool((self.x[part] == self.x[rows[0]]).all()) for part in rows.split(COMPARED))
 
     def _window(self, window: int | None) -> int:
         if window is None:

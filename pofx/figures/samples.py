@@ -11,6 +11,7 @@ from pofx.core import Classes, Model, Samples, UsageError
 from pofx.data.dataset import Dataset
 from pofx.data.images import grid
 from pofx.run import Run
+from pofx.specimens import printable
 
 needs = (Samples,)
 
@@ -54,8 +55,8 @@ def _texts(model: Model, dataset: Dataset, seed: int) -> Figure:
     figure.text(0.03, 1 - 0.12 / figure.get_figheight(), "samples", fontsize=11, va="top")
     top = 0.5
     for lines in blocks:
-        # Escapes and control characters are drawn as what they are, never as markup.
-        shown = "\n".join("".join(c if c.isprintable() else "·" for c in line.expandtabs(4)) for line in lines)
+        # Nothing is taken for markup.
+        shown = printable("\n".join(lines))
         figure.text(
             0.03, 1 - top / figure.get_figheight(), shown, family="monospace", fontsize=7.5, va="top", linespacing=1.25, parse_math=False
         )

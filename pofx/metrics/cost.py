@@ -33,9 +33,9 @@ def measure(subject: "Subject") -> Iterator[Row]:
     if Samples in subject.model.capabilities:
         n = len(subject.drawn)
         # The first part warms caches; the last may be short.
-        parts = np.array(subject.drawing[1:-1] or subject.drawing)
+        parts = 1000 * np.array(subject.drawing[1:-1] or subject.drawing)
         value, error, _ = mean(parts)
         yield Row(
-            about="cost", name="drawing", unit="seconds per sample", model=value, error=error, n=n,
+            about="cost", name="drawing", unit="ms per sample", model=value, error=error, n=n,
             note=f"in parts of {examples.PART}, on the machine that measured",
         )  # fmt: skip
