@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from pofx.data import Dataset, Options
 
+ADADELTA = 0.05
+"""Learning rate of adadelta below which a person has most likely not set it."""
 FREE = frozenset({"steps", "epochs", "minutes", "device", "tensorboard", "keep", "checkpoint_every", "patience"})
 """Settings that may change when a run is resumed: they say how long and where, not what is computed."""
 
@@ -209,6 +211,11 @@ def start(
     made = dataclasses.replace(_create(path, name, built, dataset, settings), networks=networks or {})
     trainer = _trainer(built, dataset, settings, made, quiet)
     trainer.display.say(f"{made.path}: {name} with {made.info['parameters']:,} parameters on {dataset.source} ({describe(dataset)})")
+    if any(player.optimizer.name == "adadelta" and player.optimizer.lr < ADADELTA for player in built.players()):
+        trainer.display.warn(
+            "adadelta finds its steps itself and its learning rate is a factor on them, 1 as a rule: with less than "
+            f"{ADADELTA} it learns next to nothing; give --model.optimizer.lr 1"
+        )
     for note in (*dataset.notes, *built.notes):
         trainer.display.say(note)
     used = getattr(config, "conditional", False) or Classifies in built.capabilities

@@ -267,3 +267,24 @@ def test_a_fixed_scale_stays():
     assert model.observation.log_scale.item() == pytest.approx(math.log(0.5))
     with pytest.raises(UsageError, match="scale is of a gaussian"):
         build(VAE, images(), scale=0.5)
+
+
+# ------------------------------------------------------------------------------------------------ networks of one's own
+
+
+def test_networks_of_ones_own(tmp_path):
+    import pofx
+
+    encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 6))
+    decoder = torch.nn.Sequential(torch.nn.Linear(3, 64), torch.nn.Unflatten(1, (1, 8, 8)))
+    run = pofx.train(
+        "vae", "digits", run=tmp_path / "run", steps=3, latent_dim=3, encoder=encoder, decoder=decoder, quiet=True, report=False
+    )
+    model = pofx.load(run.path, encoder=encoder, decoder=decoder)
+    x = torch.rand(2, 1, 8, 8)
+    assert model.decode(model.encode(x)).shape == x.shape
+    assert model.log_prob(x.mul(255).round() / 255, samples=3).nats.isfinite().all()
+    with pytest.raises(UsageError, match="custom encoder"):
+        pofx.load(run.path)
+    with pytest.raises(UsageError, match="where the model needs"):
+        pofx.train("vae", "digits", run=tmp_path / "wrong", steps=3, latent_dim=4, encoder=encoder, quiet=True)

@@ -23,6 +23,7 @@ from pofx.core import Batch, Budget, DataSpec, Decodes, Encodes, Loss, Model, No
 from pofx.nn import importance, labels
 from pofx.nn.collapse import collapsed
 from pofx.nn.conv import LARGE, ConvDecoder, ConvEncoder
+from pofx.nn.foreign import Foreign
 from pofx.nn.gaussian import Covariance, Gaussian
 from pofx.nn.mlp import MLP
 from pofx.nn.observation import Kind, Observation
@@ -110,10 +111,12 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
             if self.total_correlation != 1 and self.importance_samples > 1:
                 raise UsageError("total-correlation takes one code an example: leave importance-samples at 1")
 
-    def __init__(self, spec: DataSpec, config: Config) -> None:
+    def __init__(self, spec: DataSpec, config: Config, *, encoder: nn.Module | None = None, decoder: nn.Module | None = None) -> None:
         super().__init__(spec, config)
         if config.architecture == "conv" and spec.kind != "images":
             raise UsageError(f"architecture conv is for images, and these data are {spec.kind}: choose dense")
+        if config.conditional and (encoder is not None or decoder is not None):
+            raise UsageError("networks of your own are given x or z alone, and a conditional vae has labels too: leave conditional out")
         context = 0
         if config.conditional:
             self.register_buffer("label_counts", labels.zero_counts(spec, "vae"))
@@ -122,14 +125,8 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         self.observation = Observation(spec, kind, scale=config.scale)
         z, outputs = config.latent_dim, self.observation.outputs
         guess = Gaussian.outputs(z, config.covariance)
-        self.encoder: nn.Module
-        self.decoder: nn.Module
-        if config.architecture == "dense":
-            self.encoder = MLP(spec.shape, guess, config.hidden, norm=config.norm, dropout=config.dropout, context=context)
-            self.decoder = MLP(z + context, outputs, config.hidden[::-1], norm=config.norm)
-        else:
-            self.encoder = ConvEncoder(spec.shape, guess, channels=config.channels, dropout=config.dropout, context=context)
-            self.decoder = ConvDecoder(z + context, outputs, channels=config.channels)
+        self.encoder = self._encoder(guess, context) if encoder is None else Foreign(encoder, "encoder", spec.shape, (guess,))
+        self.decoder = self._decoder(outputs, context) if decoder is None else Foreign(decoder, "decoder", (z,), outputs)
         self.code_prior: Prior
         match config.prior:
             case "normal":
@@ -140,6 +137,18 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
                 if z < 2:
                     raise UsageError("the prior flow couples two halves of a code: take a latent-dim of 2 or more")
                 self.code_prior = Flow(z)
+
+    def _encoder(self, outputs: int, context: int) -> nn.Module:
+        config, shape = self.config, self.spec.shape
+        if config.architecture == "dense":
+            return MLP(shape, outputs, config.hidden, norm=config.norm, dropout=config.dropout, context=context)
+        return ConvEncoder(shape, outputs, channels=config.channels, dropout=config.dropout, context=context)
+
+    def _decoder(self, outputs: tuple[int, ...], context: int) -> nn.Module:
+        config, inputs = self.config, self.config.latent_dim + context
+        if config.architecture == "dense":
+            return MLP(inputs, outputs, config.hidden[::-1], norm=config.norm)
+        return ConvDecoder(inputs, outputs, channels=config.channels)
 
     @classmethod
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
