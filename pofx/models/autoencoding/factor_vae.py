@@ -1,4 +1,4 @@
-"""FactorVAE: a variational autoencoder whose latent dimensions are pressed to be independent, by a discriminator that estimates how much they are not.
+"""FactorVAE: a variational autoencoder whose latent dimensions a discriminator presses to be independent.
 
     vae:           minimise  -E_q log p(x|z) + KL(q(z|x) || N(0, I)) + gamma TC,     TC = KL(q(z) || prod_j q(z_j)) ~ E_q(z) D(z)
     discriminator: minimise  1/2 (E_q(z) softplus(-D(z)) + E softplus(D(z'))),       z' with each dimension permuted over the batch

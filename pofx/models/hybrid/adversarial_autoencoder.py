@@ -25,6 +25,8 @@ from pofx.nn.mlp import MLP
 from pofx.nn.observation import Observation
 from pofx.nn.pair import pair
 
+SETTLED = 0.5
+"""Share of the budget after which codes should be where the prior is."""
 OFF = 0.3
 """Nats a dimension by which the Gaussian with the codes' mean and variance may diverge from N(0, 1)."""
 
@@ -133,9 +135,9 @@ class AdversarialAutoencoder(Model, Samples, Encodes, Decodes):
         return None
 
     def symptoms(self, batch: Batch) -> Mapping[str, str]:
-        """Codes whose means and variances are not those of the prior that samples are drawn from."""
+        """Codes whose means and variances are not those of the prior that samples are drawn from, once the game had time."""
         z = self.encoder(batch.x)
-        if len(z) < 2:
+        if len(z) < 2 or float(self.progress) < SETTLED:
             return {}
         mean, variance = z.mean(0), z.var(0).clamp(min=1e-12)
         nats = float(losses.kl_to_standard_normal(mean[None], variance.log()[None]).mean()) / z.shape[1]

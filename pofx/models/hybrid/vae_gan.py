@@ -45,10 +45,13 @@ from pofx.core import (
 )
 from pofx.nn.adversarial import discriminator_loss
 from pofx.nn.collapse import collapsed
-from pofx.nn.conv import ConvDecoder, ConvEncoder
+from pofx.nn.conv import LARGE, ConvDecoder, ConvEncoder
 from pofx.nn.mlp import MLP
 from pofx.nn.observation import Observation
 from pofx.nn.relaxation import relaxed
+
+SETTLED = 0.2
+"""Share of the budget after which codes should say something."""
 
 
 class _Hidden(Network):
@@ -141,11 +144,15 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
 
     @classmethod
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
-        """Convolutions for images and small dense networks for anything else."""
+        """Convolutions for images and small dense networks for anything else; some thousands of moves of each player."""
         if spec.kind == "images":
-            optimizer = Optimizer(lr=1e-3, betas=(0.0, 0.99), decay="linear", decay_start=0.3, final=0.1)
-            config = cls.Config(architecture="conv", optimizer=optimizer, discriminator_optimizer=optimizer)
-            return Recipe(config=config, batch_size=64, budget=budget or Budget(epochs=10), ema=0.998)
+            optimizer = Optimizer(lr=2e-3, betas=(0.0, 0.99), decay="linear", decay_start=0.3, final=0.1)
+            config = cls.Config(architecture="conv", beta=0.05, feature_weight=0.1, optimizer=optimizer, discriminator_optimizer=optimizer)
+            if math.prod(spec.shape) > LARGE:
+                return Recipe(config=config, batch_size=32, budget=budget or Budget(steps=3000), ema=0.998)
+            few = Budget(steps=4500 if math.prod(spec.shape) <= 4096 else 1500)
+            enough = few if 0 < spec.size < 5000 else Budget(epochs=10)
+            return Recipe(config=config, batch_size=64, budget=budget or enough, ema=0.998)
         latent_dim = max(2, min(16, math.prod(spec.shape)))
         config = cls.Config(latent_dim=latent_dim, beta=0.1)
         return Recipe(config=config, batch_size=256, budget=budget or Budget(steps=6000), ema=0.998)
@@ -260,7 +267,9 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
         return super().capabilities - (set() if named else {Classifies})
 
     def symptoms(self, batch: Batch) -> Mapping[str, str]:
-        """Codes that say nothing about x."""
+        """Codes that say nothing about x, once there was time to learn some."""
+        if float(self.progress) < SETTLED:
+            return {}
         mu, log_var = self.posterior(batch.x)
         return collapsed(mu, losses.kl_to_standard_normal(mu.reshape(-1, 1), log_var.reshape(-1, 1)).view_as(mu).mean(0))
 
