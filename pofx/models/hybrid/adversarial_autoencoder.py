@@ -62,7 +62,7 @@ class AdversarialAutoencoder(Model, Samples, Encodes, Decodes):
         """Share of the encoder's hidden units that training silences (of the last layer's features for conv)."""
         discriminator_hidden: tuple[core.Positive, ...] = (256, 256)
         """Widths of the hidden layers of the discriminator of codes."""
-        adversarial_weight: core.NonNegative = 1.0
+        adversarial_weight: core.NonNegative = 0.3
         """Weight of what the encoder pays for codes that the discriminator tells from the prior's (w)."""
         gamma: core.NonNegative = 0.1
         """Weight of the R1 penalty, 1/2 E ||grad_z D(z)||^2 on codes of the prior."""
@@ -90,12 +90,13 @@ class AdversarialAutoencoder(Model, Samples, Encodes, Decodes):
             config = cls.Config(latent_dim=latent_dim, hidden=(256, 256), **moves)
             return Recipe(config=config, batch_size=256, budget=budget or Budget(steps=6000), ema=0.998)
         if math.prod(spec.shape) > LARGE:
-            config = cls.Config(latent_dim=32, architecture="conv", **moves)
+            config = cls.Config(latent_dim=32, architecture="conv", adversarial_weight=1.0, **moves)
             return Recipe(config=config, batch_size=32, budget=budget or Budget(steps=3000), ema=0.998)
         if 0 < spec.size < 5000:
             steps = 4500 if math.prod(spec.shape) <= 4096 else 1500
             return Recipe(config=cls.Config(dropout=0.1, **moves), batch_size=64, budget=budget or Budget(steps=steps), ema=0.998)
-        return Recipe(config=cls.Config(**moves), batch_size=256, budget=budget or Budget(epochs=30))
+        # Errors of larger pictures are larger, and so must be what stands against them.
+        return Recipe(config=cls.Config(adversarial_weight=1.0, **moves), batch_size=256, budget=budget or Budget(epochs=30))
 
     # ------------------------------------------------------------------------------------------------------ the game
 
