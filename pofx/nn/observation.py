@@ -84,6 +84,13 @@ class Observation(nn.Module):
             return None
         return "binary" if self.kind == "bernoulli" else "density"
 
+    def likelihood_space(self) -> Space:
+        """The same. Raises `UsageError` where there is none."""
+        if self.space is None:
+            natural = self.natural(self.spec)
+            raise UsageError(f"{self.kind} is a loss on these data, not a likelihood: train with --model.likelihood {natural}")
+        return self.space
+
     @property
     def note(self) -> str:
         """What p(x|z) is and whether its likelihoods can be compared, in a sentence."""

@@ -300,11 +300,7 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
                 dimensions and the data are coins or few numbers; else K = 64.
         Raises `UsageError` where p(x|z) is no likelihood of these data.
         """
-        if self.observation.space is None:
-            kind = self.observation.kind
-            raise UsageError(
-                f"{kind} is a loss on these data, not a likelihood: train with --model.likelihood {Observation.natural(self.spec)}"
-            )
+        space = self.observation.likelihood_space()
         self._check(label, len(x))
         if not self.config.conditional or label is not None:
             choices = [label]
@@ -322,7 +318,7 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         return core.Likelihood(
             nats=(nats + log_marginal[:, None]).logsumexp(0),
             kind="exact" if samples is None else "lower bound",
-            space=self.observation.space,
+            space=space,
             samples=samples,
         )
 

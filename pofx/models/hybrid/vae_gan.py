@@ -1,26 +1,34 @@
 """The VAE-GAN: a variational autoencoder that is measured by what a discriminator sees instead of by pixels.
 
-    encoder:       minimise  beta KL(q(z|x) || N(0, I)) + 1/2 ||f(x) - f(G(z))||^2,             z ~ q(z|x)
-    decoder:       minimise  w 1/2 ||f(x) - f(G(z))||^2 + E softplus(-D(fake))
+    encoder:       minimise  distance + beta KL(q(z|x) || N(0, I)) - a E log P(label|z)
+    decoder:       minimise  distance + E softplus(-D(fake))
     discriminator: minimise  E softplus(-D(x)) + E softplus(D(fake)) + gamma/2 E ||grad_x D(x)||^2
 
+    distance = E v/2 ||f(x) - f(G(z))||^2 + w/2 ||x - G(z)||^2,    z ~ q(z|x)
+
 D = h(f(x)); f(x) are the features of its last hidden layer. Half of the fakes are reconstructions, half are G(z) of z
-from the prior. Each player has a loss of its own, so that each gets the sign that is right for it.
+from the prior. Each player has a loss of its own, so that each gets the sign that is right for it. The heads that name
+the label belong to the encoder's player: both want the same, to be told apart by their codes is what they pay for together.
 """
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
 from pofx import core, losses
 from pofx.core import (
+    Attributes,
     Batch,
     Budget,
+    Classes,
+    Classifies,
     DataSpec,
     Decodes,
     Encodes,
@@ -36,10 +44,14 @@ from pofx.core import (
     UsageError,
 )
 from pofx.nn.adversarial import discriminator_loss
-from pofx.nn.conv import ConvDecoder, ConvEncoder
+from pofx.nn.collapse import collapsed
+from pofx.nn.conv import LARGE, ConvDecoder, ConvEncoder
 from pofx.nn.mlp import MLP
 from pofx.nn.observation import Observation
 from pofx.nn.relaxation import relaxed
+
+SETTLED = 0.2
+"""Share of the budget after which codes should say something."""
 
 
 class _Hidden(Network):
@@ -56,10 +68,15 @@ class _Hidden(Network):
         return self.layers(x).permute(0, 2, 3, 1).flatten(1)
 
 
-class VAEGAN(Model, Samples, Encodes, Decodes, Judges):
+class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
     """An encoder, a decoder and a discriminator; reconstructions are compared in the discriminator's features.
 
-    The term `kl` is in nats per example, `features` and `reconstruction` are half squared errors per example.
+    The term `kl` is in nats per example, `features` and `reconstruction` are half squared errors per example, `label`, where
+    `auxiliary` asks for it, is in nats per labelled example.
+
+    On Fashion-MNIST, 2,000 rounds of the recipe (some five minutes of one core) reached a Fréchet distance of 9.4 of 5,000
+    samples to as many test images and a test error of 0.0095 a pixel; the recipe of `vae` in four minutes 19.4 and 0.0084.
+    With 300 labels of `digits` and `auxiliary` 1, a dense encoder names 95.5 % of 179 test images after 300 rounds.
 
     References:
         Autoencoding beyond pixels using a learned similarity metric (Larsen et al., 2016), https://arxiv.org/abs/1512.09300
@@ -84,12 +101,15 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Judges):
         beta: core.NonNegative = 1.0
         """Weight of the encoder's divergence between q(z|x) and the prior."""
         feature_weight: core.NonNegative = 1.0
-        """Weight of the feature reconstruction against the adversarial term in the decoder's loss (w)."""
+        """Weight of the distance between features of x and of its reconstruction, for encoder and decoder (v)."""
         pixel_weight: core.NonNegative = 1.0
-        """Weight of 1/2 ||x - reconstruction||^2, which keeps encoder and decoder together while the features are young; 0:
-        the features alone."""
+        """Weight of 1/2 ||x - reconstruction||^2, which keeps encoder and decoder together while the features are young (w);
+        0: the features alone."""
         gamma: core.NonNegative = 0.3
         """Weight of the R1 penalty, 1/2 E ||grad_x D(x)||^2."""
+        auxiliary: core.NonNegative = 0.0
+        """Weight of naming the label from the code, with a head for the classes or the attributes of the data; rows without a
+        label are left out of it. 0: no head."""
         optimizer: Optimizer = dataclasses.field(default_factory=lambda: Optimizer(lr=5e-4, betas=(0.0, 0.99)))
         """How the weights of the encoder and of the decoder move."""
         discriminator_optimizer: Optimizer = dataclasses.field(default_factory=lambda: Optimizer(lr=5e-4, betas=(0.0, 0.99)))
@@ -117,14 +137,27 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Judges):
             layers, last = judge.features, judge.head
         self.features = _Hidden(layers)
         self.head = MLP(last.in_features, 1)
+        self.label_head: MLP | None = None
+        if config.auxiliary:
+            if not isinstance(spec.label, (Classes, Attributes)):
+                have = "no labels" if spec.label is None else f"{type(spec.label).__name__.lower()} for labels"
+                raise UsageError(
+                    f"an auxiliary head needs data with classes or attributes, and these have {have}: "
+                    "name their column with --data.label, or leave --model.auxiliary out"
+                )
+            self.label_head = MLP(z, len(spec.label.names))
 
     @classmethod
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
-        """Convolutions for images and small dense networks for anything else."""
+        """Convolutions for images and small dense networks for anything else; some thousands of moves of each player."""
         if spec.kind == "images":
-            optimizer = Optimizer(lr=1e-3, betas=(0.0, 0.99), decay="linear", decay_start=0.3, final=0.1)
-            config = cls.Config(architecture="conv", optimizer=optimizer, discriminator_optimizer=optimizer)
-            return Recipe(config=config, batch_size=64, budget=budget or Budget(epochs=10), ema=0.998)
+            optimizer = Optimizer(lr=2e-3, betas=(0.0, 0.99), decay="linear", decay_start=0.3, final=0.1)
+            config = cls.Config(architecture="conv", beta=0.05, feature_weight=0.1, optimizer=optimizer, discriminator_optimizer=optimizer)
+            if math.prod(spec.shape) > LARGE:
+                return Recipe(config=config, batch_size=32, budget=budget or Budget(steps=3000), ema=0.998)
+            few = Budget(steps=4500 if math.prod(spec.shape) <= 4096 else 1500)
+            enough = few if 0 < spec.size < 5000 else Budget(epochs=10)
+            return Recipe(config=config, batch_size=64, budget=budget or enough, ema=0.998)
         latent_dim = max(2, min(16, math.prod(spec.shape)))
         config = cls.Config(latent_dim=latent_dim, beta=0.1)
         return Recipe(config=config, batch_size=256, budget=budget or Budget(steps=6000), ema=0.998)
@@ -132,10 +165,11 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Judges):
     # ------------------------------------------------------------------------------------------------------ the game
 
     def players(self) -> tuple[Player, ...]:
-        """The encoder, the decoder, the discriminator."""
+        """The encoder (with the head of the label, where there is one), the decoder, the discriminator."""
         config = self.config
+        encoder = (self.encoder,) if self.label_head is None else (self.encoder, self.label_head)
         return (
-            Player("encoder", self.encoder_loss, (self.encoder,), config.optimizer),
+            Player("encoder", self.encoder_loss, encoder, config.optimizer),
             Player("decoder", self.decoder_loss, (self.decoder,), config.optimizer),
             Player("discriminator", self.discriminator_loss, (self.features, self.head), config.discriminator_optimizer),
         )
@@ -164,38 +198,65 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Judges):
             target = self._features(x)
         return {"features": losses.squared_error(features, target).mean(), "reconstruction": losses.squared_error(fake, x).mean()}
 
+    @property
+    def _weights(self) -> dict[str, float]:
+        return {"features": self.config.feature_weight, "reconstruction": self.config.pixel_weight}
+
     def encoder_loss(self, batch: Batch) -> Loss:
-        """The terms `kl`, `features` and `reconstruction`."""
+        """The terms `kl`, `features` and `reconstruction`; with a head the term `label`, in nats per labelled example, and the
+        metric `accuracy`."""
         mu, log_var = self.posterior(batch.x)
-        fake = self._decoded(mu + (0.5 * log_var).exp() * torch.randn_like(mu))
-        return Loss(
-            {"kl": losses.kl_to_standard_normal(mu, log_var).mean(), **self._distance(self._features(fake), fake, batch.x)},
-            weights={"kl": self.config.beta, "reconstruction": self.config.pixel_weight},
-        )
+        z = mu + (0.5 * log_var).exp() * torch.randn_like(mu)
+        fake = self._decoded(z)
+        terms = {"kl": losses.kl_to_standard_normal(mu, log_var).mean(), **self._distance(self._features(fake), fake, batch.x)}
+        weights = {**self._weights, "kl": self.config.beta}
+        if self.label_head is None:
+            return Loss(terms, weights)
+        named = self._naming(self.label_head(z), batch.label)
+        return Loss({**terms, "label": named[0]}, {**weights, "label": self.config.auxiliary}, {"accuracy": named[1]})
+
+    def _naming(self, logits: Float[Tensor, "batch names"], label: Tensor | None) -> tuple[Tensor, Tensor]:
+        """-log P(label|z) in nats per example that has a label, and the share of known labels that are named right; both 0
+        where a batch has none."""
+        classes = isinstance(self.spec.label, Classes)
+        if label is None:
+            label = torch.full((len(logits),) if classes else logits.shape, -1, device=logits.device)
+        known = label >= 0
+        if classes:
+            nats = F.cross_entropy(logits, label, ignore_index=-1, reduction="sum")
+            right = logits.argmax(1) == label
+        else:
+            nats = F.binary_cross_entropy_with_logits(logits, label.clamp(min=0).to(logits.dtype), known.to(logits.dtype), reduction="sum")
+            right = (logits > 0) == (label > 0)
+        rows = known.reshape(len(known), -1).any(1).sum()
+        return nats / rows.clamp(min=1), (right & known).sum() / known.sum().clamp(min=1)
 
     def decoder_loss(self, batch: Batch) -> Loss:
         """The terms `features`, `reconstruction` and `adversarial`, the last in nats."""
-        codes, n = self._codes(batch.x), len(batch.x)
+        n = len(batch.x)
+        codes = self._codes(batch.x, n)
         fake = self._decoded(codes)
         features = self._features(fake)
         logits = self.head(features)[:, 0]
         return Loss(
             {**self._distance(features[:n], fake[:n], batch.x), "adversarial": losses.generator_loss(logits)},
-            weights={"features": self.config.feature_weight, "reconstruction": self.config.pixel_weight},
+            weights=self._weights,
             metrics={"fake_logit": logits.detach().mean()},
         )
 
     def discriminator_loss(self, batch: Batch) -> Loss:
         """The terms `real` and `fake` in nats, and `penalty`."""
+        # As many fakes as real examples: half of the batch lends its codes, the others come from the prior.
+        n = len(batch.x)
         with torch.no_grad():
-            fake = self._decoded(self._codes(batch.x))
+            fake = self._decoded(self._codes(batch.x[: (n + 1) // 2], n // 2))
         return discriminator_loss(self._logit, batch.x, fake, self.config.gamma)
 
     @torch.no_grad()
-    def _codes(self, x: Tensor) -> Float[Tensor, "codes latent"]:
-        """A code for each x from its posterior, then as many from the prior."""
+    def _codes(self, x: Tensor, n: int) -> Float[Tensor, "codes latent"]:
+        """A code for each x from its posterior, then n from the prior."""
         mu, log_var = self.posterior(x)
-        return torch.cat((mu + (0.5 * log_var).exp() * torch.randn_like(mu), torch.randn_like(mu)))
+        return torch.cat((mu + (0.5 * log_var).exp() * torch.randn_like(mu), torch.randn(n, mu.shape[1], device=mu.device)))
 
     # -------------------------------------------------------------------------------------------------- capabilities
 
@@ -203,6 +264,19 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Judges):
     def validation(self) -> str | None:
         """None: no player's loss says how good the samples are."""
         return None
+
+    @property
+    def capabilities(self) -> frozenset[type[core.Capability]]:
+        """Classifies where there is a head for classes."""
+        named = self.label_head is not None and isinstance(self.spec.label, Classes)
+        return super().capabilities - (set() if named else {Classifies})
+
+    def symptoms(self, batch: Batch) -> Mapping[str, str]:
+        """Codes that say nothing about x, once there was time to learn some."""
+        if float(self.progress) < SETTLED:
+            return {}
+        mu, log_var = self.posterior(batch.x)
+        return collapsed(mu, losses.kl_to_standard_normal(mu.reshape(-1, 1), log_var.reshape(-1, 1)).view_as(mu).mean(0))
 
     def prior(self) -> Independent:
         """N(0, I)."""
@@ -220,10 +294,16 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Judges):
         return self.observation.mean(self.decoder(z))
 
     def sample(self, n: int, *, noise: Noise, label: Tensor | None = None) -> Shaped[Tensor, "n ..."]:
-        """n new examples, decoded from codes of the prior."""
+        """n new examples, decoded from codes of the prior, or of one that was fitted later."""
         self._refuse(label)
         z = noise.normal(self.config.latent_dim) if self.fitted is None else self.fitted.draw(noise)
         return self.observation.draw(self.decoder(z), noise)
+
+    def classify(self, x: Tensor) -> Float[Tensor, "batch classes"]:
+        """Class logits of the posterior mean. Raises `UsageError` where there is no head for classes."""
+        if self.label_head is None or not isinstance(self.spec.label, Classes):
+            raise UsageError("this vae_gan has no head for classes: train it with --model.auxiliary 1 on data with classes")
+        return self.label_head(self.posterior(x)[0])
 
     def judge(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, " batch"]:
         """D(x): the log-odds of real against generated."""
