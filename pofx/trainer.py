@@ -194,7 +194,8 @@ class Trainer:
         self.guard.gradient(player.name, norm, self.clock.step + 1)
         if player.optimizer.clip is not None:
             optim.clip(gradients, norm, player.optimizer.clip)
-        optim.set_learning_rate(self.optimizers[index], optim.ramp(player.optimizer, progress))
+        start, stop = player.span
+        optim.set_learning_rate(self.optimizers[index], optim.ramp(player.optimizer, (progress - start) / (stop - start)))
         for optimizer in self.optimizers[index]:
             optimizer.step()
         self.clock.moves[player.name] = j + 1
