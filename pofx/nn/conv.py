@@ -36,7 +36,7 @@ def widths(stages: int, channels: int, *, most: int = 256) -> tuple[int, ...]:
     return tuple(min(channels * 2**stage, max(most, channels)) for stage in range(stages))
 
 
-class Upsample(nn.Module):
+class _Upsample(nn.Module):
     """Nearest-neighbour up-sampling to an exact size, followed by `layer`."""
 
     def __init__(self, size: tuple[int, int], layer: nn.Module) -> None:
@@ -116,7 +116,7 @@ class ConvDecoder(Network):
         self.stem = nn.Sequential(nn.Linear(in_features, self.code[0] * self.code[1] * self.code[2]), nonlinearity(activation))
         self.layers = nn.Sequential()
         for finer, width, narrower in zip(sizes[1:], per_stage, (*per_stage[1:], channels), strict=True):
-            self.layers.extend((Upsample(finer, nn.Conv2d(width, narrower, 3, padding=1)), nonlinearity(activation)))
+            self.layers.extend((_Upsample(finer, nn.Conv2d(width, narrower, 3, padding=1)), nonlinearity(activation)))
         self.layers.append(nn.Conv2d(channels, out_channels, 3, padding=1))
 
     def compute(self, z: Float[Tensor, "batch in_features"]) -> Float[Tensor, "batch channels height width"]:
@@ -171,9 +171,9 @@ class UpsamplingDecoder(Network):
         self.layers = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1),
             nn.ReLU(inplace=True),
-            Upsample(half, nn.Conv2d(channels, channels, 3, padding=1)),
+            _Upsample(half, nn.Conv2d(channels, channels, 3, padding=1)),
             nn.ReLU(inplace=True),
-            Upsample(full, nn.Conv2d(channels, shape[0], 3, padding=1)),
+            _Upsample(full, nn.Conv2d(channels, shape[0], 3, padding=1)),
         )
 
     def compute(self, z: Float[Tensor, "batch code"]) -> Float[Tensor, "batch channels height width"]:

@@ -10,19 +10,16 @@ import dataclasses
 import math
 from typing import Annotated, Literal
 
-import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+from torch.distributions import Distribution
 
 from pofx import core
 from pofx.core import Batch, Budget, DataSpec, Decodes, Encodes, Loss, Model, Noise, Optimizer, Positive, Range, Recipe, Samples, UsageError
 from pofx.nn.conv import LARGE, ConvDecoder, ConvEncoder, PoolingEncoder, UpsamplingDecoder, code_shape
 from pofx.nn.mlp import MLP
+from pofx.nn.moments import RunningGaussian
 from pofx.nn.observation import Observation
-
-FULL = 256
-"""Codes up to this length have a full covariance, longer ones a diagonal."""
 
 
 class Autoencoder(Model, Samples, Encodes, Decodes):
@@ -85,9 +82,7 @@ class Autoencoder(Model, Samples, Encodes, Decodes):
             code = config.latent_dim
             self.encoder = ConvEncoder(spec.shape, code, channels=config.channels, dropout=config.dropout)
             self.decoder = ConvDecoder(code, spec.shape, channels=config.channels)
-        self.register_buffer("code_mean", torch.zeros(code))
-        self.register_buffer("code_covariance", torch.eye(code) if code <= FULL else torch.ones(code))
-        self.register_buffer("code_count", torch.zeros((), dtype=torch.int64))
+        self.codes = RunningGaussian(code)
 
     @classmethod
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
@@ -114,20 +109,8 @@ class Autoencoder(Model, Samples, Encodes, Decodes):
         """E of the reconstruction; in training mode it also follows the mean and covariance of the codes."""
         z = self.encoder(batch.x)
         if self.training:
-            self._follow(z.detach())
+            self.codes.follow(z.detach())
         return Loss({"reconstruction": self.observation.nll(self.decoder(z), batch.x).mean()})
-
-    def _follow(self, z: Tensor) -> None:
-        """Mixes a batch's moments into the running ones: exactly the moments of the mixture of both."""
-        self.code_count += 1
-        share = max(1 / int(self.code_count), 0.01)
-        mean = z.mean(0)
-        centred, shift = z - mean, mean - self.code_mean
-        full = self.code_covariance.ndim == 2
-        within = centred.T @ centred / len(z) if full else centred.square().mean(0)
-        between = torch.outer(shift, shift) if full else shift.square()
-        self.code_covariance.lerp_(within, share).add_(between, alpha=share * (1 - share))
-        self.code_mean.lerp_(mean, share)
 
     def encode(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, "batch latent"]:
         """The code of each example; a spatial one flattened as (channels, height, width)."""
@@ -139,11 +122,7 @@ class Autoencoder(Model, Samples, Encodes, Decodes):
 
     def prior(self) -> Distribution:
         """The Gaussian with the mean and covariance of the training codes."""
-        if self.code_covariance.ndim == 1:
-            return Independent(Normal(self.code_mean, self.code_covariance.clamp(min=1e-12).sqrt()), 1)
-        # Dead units have no variance, and rounding may leave less than none.
-        jitter = 1e-4 * self.code_covariance.diagonal().mean().clamp(min=1e-6)
-        return MultivariateNormal(self.code_mean, self.code_covariance + jitter * torch.eye(len(self.code_mean), device=self.device))
+        return self.codes.distribution()
 
     def sample(self, n: int, *, noise: Noise, label: Tensor | None = None, temperature: float = 1.0) -> Shaped[Tensor, "n ..."]:
         """Decodes n codes drawn from `prior()`.
@@ -153,7 +132,4 @@ class Autoencoder(Model, Samples, Encodes, Decodes):
         """
         if label is not None:
             raise UsageError("an autoencoder knows no labels: leave the label out")
-        prior = self.prior()
-        spread = noise.normal(len(self.code_mean))
-        spread = spread @ prior.scale_tril.T if isinstance(prior, MultivariateNormal) else spread * prior.stddev
-        return self.decode(self.code_mean + temperature * spread)
+        return self.decode(self.codes.draw(noise, temperature=temperature))

@@ -10,7 +10,7 @@ q(k|x) is a single k,  log p(x) >= log p(x|e_k) + log p(k).
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -209,7 +209,9 @@ class VQVAE(Model, Samples, Encodes, Decodes, Scores):
         """The autoencoder, and after it the prior of its codes."""
         config, start = self.config, self.config.prior_start
         return (
-            Player("autoencoder", self.loss, (self.encoder, self.decoder, self.observation, self.codebook), config.optimizer, span=(0, start)),
+            Player(
+                "autoencoder", self.loss, (self.encoder, self.decoder, self.observation, self.codebook), config.optimizer, span=(0, start)
+            ),
             Player("prior", self.prior_loss, (self.prior_network,), config.prior_optimizer, span=(start, 1.0)),
         )
 
@@ -248,7 +250,8 @@ class VQVAE(Model, Samples, Encodes, Decodes, Scores):
         size = self.config.codebook_size
         codes = self.codes(batch.x)
         number, used = perplexity(codes, size)
-        if number >= USED * min(size, codes.numel()):
+        # A young encoder says little, whatever its codebook.
+        if self.progress < 0.5 * self.config.prior_start or number >= USED * min(size, codes.numel()):
             return {}
         return {
             "idle codebook": f"the codes of {len(codes):,} examples use {int(used.sum())} of {size} entries, as unevenly as if there were "
@@ -366,7 +369,7 @@ class _Entries(constraints.Constraint):
 class EntryPrior(Distribution):
     """p(k) as a distribution over flattened rows of entries: discrete, since only these rows have a probability."""
 
-    arg_constraints: dict[str, constraints.Constraint] = {}
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     support = _Entries()
 
     def __init__(self, model: VQVAE) -> None:
