@@ -550,8 +550,8 @@ class Decodes(Capability):
     fitted: CodePrior | None = None
 
     @abstractmethod
-    def decode(self, z: Float[Tensor, "batch latent"], *, label: Tensor | None = None) -> Float[Tensor, "batch ..."]:
-        """Data for each code, in the space of `Batch.x`."""
+    def decode(self, z: Float[Tensor, "batch latent"], *, label: Tensor | None = None) -> Shaped[Tensor, "batch ..."]:
+        """Data for each code, in the space of `Batch.x`; of tokens, `window` of them."""
 
     @abstractmethod
     def prior(self) -> torch.distributions.Distribution:

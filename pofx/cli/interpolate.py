@@ -20,7 +20,7 @@ class Options:
     seed: int = 0
     """Of the ends, where the model does not encode and they are drawn from its prior."""
     out: str | None = None
-    """.png (a walk a row), .npz, .csv. By default a file in RUN/samples."""
+    """.png (a walk a row), .npz, .csv, .txt. By default a file in RUN/samples; texts go to standard output, one a line."""
 
 
 def run(options: Options) -> None:
@@ -32,6 +32,7 @@ def run(options: Options) -> None:
     from pofx import data, discovery, examples
     from pofx.core import Decodes, Encodes, UsageError
     from pofx.data.images import write_grid
+    from pofx.data.text import line
     from pofx.run import Run
 
     for flag in ("rows", "steps"):
@@ -54,6 +55,10 @@ def run(options: Options) -> None:
     start, stop = ends[:rows, None], ends[rows : 2 * rows, None]
     share = torch.linspace(0, 1, options.steps).view(1, -1, *[1] * (ends.ndim - 1))
     x = examples.decode(model, torch.lerp(start, stop, share).flatten(0, 1))
+    if model.spec.kind == "tokens" and options.out is None:
+        texts = [line(str(text)) for text in found.codec.show(x)]
+        print("\n\n".join("\n".join(texts[i : i + options.steps]) for i in range(0, len(texts), options.steps)))
+        return
     images = model.spec.kind == "images"
     default = found.path / "samples" / f"{found.step}-interpolations{'.png' if images else '.npz'}"
     path = default if options.out is None else pathlib.Path(options.out)

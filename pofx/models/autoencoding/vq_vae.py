@@ -47,6 +47,8 @@ from pofx.nn.observation import Observation
 
 PART = 512
 """Codes that are drawn together: the transformer remembers all of their places at once."""
+SLACK = 1e-6
+"""Squared distance of a vector from an entry, in squared lengths of entries, up to which they are the same."""
 USED = 0.1
 """Perplexity of a codebook, as a share of its entries, below which most of it is idle."""
 
@@ -392,5 +394,7 @@ class EntryPrior(Distribution):
         model = self._model
         z = model._places(value.flatten(0, -2) if value.ndim > 1 else value[None])
         codes = model.codebook.nearest(z)
-        exact = (model.codebook[codes] == z).flatten(1).all(1)
-        return (-model._code_nll(codes)).masked_fill(~exact, -math.inf).view(value.shape[:-1])
+        entries = model.codebook[codes]
+        # Of entries that all but coincide, rounding may find either.
+        far = (entries - z).square().sum(-1) > SLACK * entries.square().sum(-1).mean()
+        return (-model._code_nll(codes)).masked_fill(far.any(1), -math.inf).view(value.shape[:-1])
