@@ -122,7 +122,7 @@ class RecurrentAutoencoder(Model, Samples, Encodes, Decodes):
         """Features of an element."""
         hidden: Positive = 256
         """Units of the recurrent cell; the encoder has as many for each direction."""
-        word_dropout: core.Fraction = 0.25
+        word_dropout: core.Fraction = 0.5
         """Share of the elements before that are blank for the decoder in training."""
         optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
         """How the weights move."""
@@ -148,7 +148,7 @@ class RecurrentAutoencoder(Model, Samples, Encodes, Decodes):
         if spec.kind == "tokens":
             window = max(1, min(32, (spec.size or 1_000_000) // 16))
             config = cls.Config(window=window, optimizer=optimizer)
-            return Recipe(config=config, batch_size=64, budget=budget or Budget(minutes=5), ema=0.99)
+            return Recipe(config=config, batch_size=32, budget=budget or Budget(minutes=5), ema=0.99)
         latent_dim = max(2, min(32, math.prod(spec.shape) // 2))
         config = cls.Config(latent_dim=latent_dim, width=32, hidden=64, optimizer=optimizer)
         return Recipe(config=config, batch_size=64, budget=budget or Budget(epochs=60), ema=0.99)
