@@ -302,8 +302,9 @@ class Config:
 class Optimizer(Config):
     """How a player's parameters move; plain data, from which `pofx.optim` builds the optimizer.
 
-    The learning rate at progress p is lr x ramp(p), a function of progress alone: a linear warm-up over the first
-    `warmup` of the budget, then from `decay_start` on a fall to `final` x lr along the curve `decay`.
+    The learning rate is lr x ramp(p), where p is the share of the player's span that is done, a function of progress alone:
+    a linear warm-up over the first `warmup` of the span, then from `decay_start` on a fall to `final` x lr along the curve
+    `decay`.
     """
 
     name: Literal["adam", "adamw", "adadelta", "sgd", "muon"] = "adam"
@@ -321,11 +322,11 @@ class Optimizer(Config):
     matrix_lr: PositiveFloat = 1e-2
     """Learning rate of the matrices (muon)."""
     warmup: Fraction = 0.0
-    """Share of the budget over which the learning rate rises from 0."""
+    """Share of the player's span over which the learning rate rises from 0."""
     decay: Literal["constant", "linear", "cosine"] = "constant"
     """Curve along which the learning rate falls."""
     decay_start: Fraction = 0.0
-    """Progress at which the fall begins."""
+    """Share of the player's span after which the fall begins."""
     final: Fraction = 0.0
     """What is left of the learning rate at the end of the fall, as a share of lr."""
     clip: Annotated[float | None, Range(0, open=True)] = None
@@ -554,8 +555,8 @@ class Decodes(Capability):
     fitted: CodePrior | None = None
 
     @abstractmethod
-    def decode(self, z: Float[Tensor, "batch latent"], *, label: Tensor | None = None) -> Float[Tensor, "batch ..."]:
-        """Data for each code, in the space of `Batch.x`."""
+    def decode(self, z: Float[Tensor, "batch latent"], *, label: Tensor | None = None) -> Shaped[Tensor, "batch ..."]:
+        """Data for each code, in the space of `Batch.x`; of tokens, `window` of them."""
 
     @abstractmethod
     def prior(self) -> torch.distributions.Distribution:

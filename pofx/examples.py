@@ -68,7 +68,7 @@ def encode(model: Model, batch: Batch) -> Float[Tensor, "batch latent"]:
         return cast(Encodes, model).encode(batch.x.to(model.device), label=None if label is None else label.to(model.device)).cpu()
 
 
-def decode(model: Model, z: Float[Tensor, "batch latent"], label: Tensor | None = None) -> Float[Tensor, "batch ..."]:
+def decode(model: Model, z: Float[Tensor, "batch latent"], label: Tensor | None = None) -> Shaped[Tensor, "batch ..."]:
     """The data behind codes, on the CPU, some codes at a time."""
     with asking(model):
         label = conditions(model, label)
@@ -78,9 +78,14 @@ def decode(model: Model, z: Float[Tensor, "batch latent"], label: Tensor | None 
         )
 
 
-def reconstruct(model: Model, batch: Batch) -> Float[Tensor, "batch ..."]:
+def reconstruct(model: Model, batch: Batch) -> Shaped[Tensor, "batch ..."]:
     """decode(encode(x)) of a batch, on the CPU."""
-    return decode(model, encode(model, batch), batch.label)
+    return cut(decode(model, encode(model, batch), batch.label), batch.x)
+
+
+def cut(result: Shaped[Tensor, "batch ..."], x: Shaped[Tensor, "batch ..."]) -> Shaped[Tensor, "batch ..."]:
+    """What a code was decoded to, as long as what it was made of: the last window of a text may be short."""
+    return result[:, : x.shape[1]]
 
 
 def corrupt(model: Model, x: Tensor, *, seed: int = 0) -> Float[Tensor, "batch ..."]:

@@ -194,7 +194,8 @@ class Trainer:
         self.guard.gradient(player.name, norm, self.clock.step + 1)
         if player.optimizer.clip is not None:
             optim.clip(gradients, norm, player.optimizer.clip)
-        optim.set_learning_rate(self.optimizers[index], optim.ramp(player.optimizer, progress))
+        start, stop = player.span
+        optim.set_learning_rate(self.optimizers[index], optim.ramp(player.optimizer, (progress - start) / (stop - start)))
         for optimizer in self.optimizers[index]:
             optimizer.step()
         self.clock.moves[player.name] = j + 1
@@ -235,6 +236,8 @@ class Trainer:
             if self.clock.position == 0 and self.players and all(not p.span[0] <= self.progress < p.span[1] for p in self.players):
                 raise UsageError("no player moves at this point of the budget: the spans of the players leave a gap")
             self._agree_on_time()
+            # Before whoever comes next moves: a span need not end with a move of its player.
+            self._end_spans()
             index = self.walk[self.clock.position]
             span = self.players[index].span
             moves = span[0] <= self.progress < span[1]
@@ -265,8 +268,6 @@ class Trainer:
 
     def _after_move(self, marks: dict[int, int]) -> bool:
         """Between two moves: log, validate, draw, save, stop. True to stop early."""
-        if any(player.span[1] < 1.0 for player in self.players):
-            self._end_spans()
         if self.clock.step % CHECK_EVERY == 0:
             self.guard.check(self.clock.step)
         if self.clock.position == 0 and self._passed(marks, LINES):

@@ -268,7 +268,7 @@ def test_the_lecture_autoencoder_keeps_a_spatial_code():
     model = build(Autoencoder, images((1, 28, 28)), latent_dim=None, architecture="conv")
     x = examples(images((1, 28, 28)), 2)
     assert model.encode(x).shape == (2, 1568)
-    assert model.code_covariance.shape == (1568,)
+    assert model.codes.covariance.shape == (1568,)
     assert model.train().loss(Batch(x)).total.isfinite()
     assert model.eval().sample(2, noise=Noise(0, 2)).shape == x.shape
 
@@ -283,24 +283,24 @@ def test_codes_are_followed(latent_dim):
             model.loss(Batch(part))
         model.eval().loss(Batch(x + 100))
         z = model.encode(x)
-    torch.testing.assert_close(model.code_mean, z.mean(0), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(model.codes.mean, z.mean(0), atol=1e-4, rtol=1e-4)
     covariance = torch.cov(z.T, correction=0)
     expected = covariance if latent_dim <= 256 else covariance.diagonal()
-    torch.testing.assert_close(model.code_covariance, expected, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(model.codes.covariance, expected, atol=1e-4, rtol=1e-3)
     assert model.prior().log_prob(z).isfinite().all()
 
 
 def test_samples_follow_the_codes():
     model = build(Autoencoder, vectors(3), latent_dim=2)
     with torch.no_grad():
-        model.code_mean.copy_(torch.tensor([3.0, -1.0]))
-        model.code_covariance.copy_(torch.tensor([[2.0, 1.2], [1.2, 1.0]]))
+        model.codes.mean.copy_(torch.tensor([3.0, -1.0]))
+        model.codes.covariance.copy_(torch.tensor([[2.0, 1.2], [1.2, 1.0]]))
         model.decoder = torch.nn.Linear(2, 3)
         model.decoder.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]))
         model.decoder.bias.zero_()
         drawn = model.sample(4000, noise=Noise(0, 4000))[:, :2]
-    torch.testing.assert_close(drawn.mean(0), model.code_mean, atol=0.12, rtol=0)
-    torch.testing.assert_close(torch.cov(drawn.T), model.code_covariance, atol=0.2, rtol=0)
+    torch.testing.assert_close(drawn.mean(0), model.codes.mean, atol=0.12, rtol=0)
+    torch.testing.assert_close(torch.cov(drawn.T), model.codes.covariance, atol=0.2, rtol=0)
 
 
 # --------------------------------------------------------------------------------------------------------------- vae

@@ -24,12 +24,18 @@ def players(name, folder):
     return [player.name for player in kill.tiny(name, folder).players()]
 
 
+def late(name, folder):
+    """A move of the last player, past the middle of its span."""
+    start, stop = kill.tiny(name, folder).players()[-1].span
+    return int(0.6 * (stop - start) * kill.ROUNDS)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_killed_and_resumed_equals_straight(name, tmp_path):
     expected = {accumulate: straight(name, tmp_path, accumulate=accumulate) for accumulate in (1, 2)}
     names = players(name, tmp_path)
     # In the last player's late move; in the middle of writing a checkpoint; between the halves of an accumulated batch.
-    points = [(f"loss:{names[-1]}:7", 1), ("save:12", 1), (f"loss:{names[0]}:12", 2)]
+    points = [(f"loss:{names[-1]}:{late(name, tmp_path)}", 1), ("save:12", 1), (f"loss:{names[0]}:12", 2)]
     clocks = []
     for number, (point, accumulate) in enumerate(points):
         run = tmp_path / f"killed-{number}"

@@ -23,7 +23,7 @@ class Options:
     seed: int = 0
     """Of the ends, where the model does not encode and they are drawn from its prior."""
     out: str | None = None
-    """.png (a walk a row), .npz, .csv. By default a file in RUN/samples."""
+    """.png (a walk a row), .npz, .csv, .txt. By default a file in RUN/samples; texts go to standard output, one a line."""
 
 
 def run(options: Options) -> None:
@@ -33,6 +33,7 @@ def run(options: Options) -> None:
     from pofx import data, discovery, examples
     from pofx.core import Decodes, Encodes, UsageError
     from pofx.data.images import write_grid
+    from pofx.data.text import line
     from pofx.figures.interpolation import walk
     from pofx.run import Run
 
@@ -54,6 +55,10 @@ def run(options: Options) -> None:
         raise UsageError("a walk needs two examples: give data with more")
     rows = len(ends) // 2
     x = examples.decode(model, walk(ends[:rows], ends[rows : 2 * rows], options.steps, options.path).flatten(0, 1))
+    if model.spec.kind == "tokens" and options.out is None:
+        texts = [line(str(text)) for text in found.codec.show(x)]
+        print("\n\n".join("\n".join(texts[i : i + options.steps]) for i in range(0, len(texts), options.steps)))
+        return
     images = model.spec.kind == "images"
     spherical = "-spherical" if options.path == "spherical" else ""
     default = found.path / "samples" / f"{found.step}-interpolations{spherical}{'.png' if images else '.npz'}"

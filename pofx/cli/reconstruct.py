@@ -14,9 +14,10 @@ class Options:
     source: str | None = None
     """A data source, all of which is reconstructed; by default the held-out part of the run's own."""
     n: int | None = None
-    """At most so many examples; by default 64 for .png, else all."""
+    """At most so many examples; by default 64 for .png, 16 texts to standard output, else all."""
     out: str | None = None
-    """.png (inputs above, results below), .npz, .csv, folder/. By default a file in RUN/samples."""
+    """.png (inputs above, results below), .npz, .csv, .txt, folder/. By default a file in RUN/samples; texts go to standard
+    output, each result below its input."""
 
 
 def run(options: Options) -> None:
@@ -28,6 +29,7 @@ def run(options: Options) -> None:
     from pofx import data, discovery, examples
     from pofx.core import Decodes, Encodes, UsageError
     from pofx.data.images import write_grid
+    from pofx.data.text import line
     from pofx.figures.reconstructions import blocks
     from pofx.run import Run
 
@@ -38,12 +40,16 @@ def run(options: Options) -> None:
     discovery.require(model, Encodes, Decodes, what="pofx reconstruct")
     dataset = found.dataset(options.source)
     split = examples.held_out(dataset)[1] if options.source is None else data.everything(dataset)
-    images = model.spec.kind == "images"
+    images, shown = model.spec.kind == "images", model.spec.kind == "tokens" and options.out is None
     default = found.path / "samples" / f"{found.step}-reconstructions{'.png' if images else '.npz'}"
     path = default if options.out is None else pathlib.Path(options.out)
     grid = images and path.suffix == ".png"
-    batch = examples.first(split, options.n or (64 if grid else len(split)), model.window)
+    batch = examples.first(split, options.n or (64 if grid else 16 if shown else len(split)), model.window)
     result = torch.cat([examples.reconstruct(model, part) for part in examples.parts(batch)])
+    if shown:
+        lines = [(line(str(text)) for text in found.codec.show(x)) for x in (batch.x, result)]
+        print("\n\n".join(f"{before}\n{after}" for before, after in zip(*lines, strict=True)))
+        return
     if grid:
         # As many columns as the square picture of all has.
         columns = min(len(result), max(1, round((2 * len(result)) ** 0.5)))

@@ -50,6 +50,7 @@ def run(options: Options) -> None:
 
     from pofx import discovery, examples, priors
     from pofx.core import Samples, UsageError
+    from pofx.data.text import RULE
     from pofx.run import Run
 
     if options.n < 1:
@@ -60,7 +61,7 @@ def run(options: Options) -> None:
     label = _label(model, options.label, options.n, options.seed)
     x = examples.draw(model, options.n, seed=options.seed, label=label, **_knobs(model, codec, options))
     if options.out is None and model.spec.kind == "tokens":
-        print(("\n" + "-" * 40 + "\n").join(str(text) for text in codec.show(x)))
+        print(RULE.join(str(text) for text in codec.show(x)))
         return
     ending = {"images": ".png", "vectors": ".csv"}.get(model.spec.kind, ".npz")
     of = f"-{options.label}".replace("/", "_") if options.label is not None else ""

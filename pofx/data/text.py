@@ -27,7 +27,8 @@ NAMES = {
 READS = ".txt texts"
 #: What stands for a character that training never saw.
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
-_RULE = "\n" + "-" * 40 + "\n"
+#: What stands between texts that are shown or written together.
+RULE = "\n" + "-" * 40 + "\n"
 _SHAKESPEARE = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
     "tiny_shakespeare/input.txt",
@@ -88,9 +89,15 @@ class TokenCodec(Codec):
                 lines = [json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in self.show(x)]
                 temporary.write_bytes("".join(lines).encode())
             elif self.kind == "bytes":
-                temporary.write_bytes(_RULE.encode().join(bytes(row.tolist()) for row in x))
+                temporary.write_bytes(RULE.encode().join(bytes(row.tolist()) for row in x))
             else:
-                temporary.write_bytes(_RULE.join(self.show(x)).encode("utf-8", "replace"))
+                temporary.write_bytes(RULE.join(self.show(x)).encode("utf-8", "replace"))
+
+
+def line(text: str) -> str:
+    """A text on one line: line ends and tabs as signs, other control characters as dots, so that places can be compared."""
+    signs = {"\n": "⏎", "\t": "⇥"}
+    return "".join(signs.get(c, c if c.isprintable() else "·") for c in text)
 
 
 def matches(path: pathlib.Path) -> bool:

@@ -8,14 +8,16 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from pofx import examples, figures
-from pofx.core import Decodes, Encodes, Model, UsageError
+from pofx.core import Decodes, Encodes, Model
 from pofx.data.dataset import Dataset
 from pofx.data.images import grid
+from pofx.data.text import line
+from pofx.figures.samples import page
 from pofx.run import Run
 
 needs = (Encodes, Decodes)
 
-COLUMNS, BLOCKS, POINTS, SEQUENCES = 10, 3, 500, 4
+COLUMNS, BLOCKS, POINTS, SEQUENCES, TEXTS = 10, 3, 500, 4, 8
 
 
 def blocks(parts: Sequence[torch.Tensor], columns: int = COLUMNS) -> torch.Tensor:
@@ -28,7 +30,7 @@ def blocks(parts: Sequence[torch.Tensor], columns: int = COLUMNS) -> torch.Tenso
 
 
 def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
-    """The first held-out examples; raises `UsageError` for data without a picture of it."""
+    """The first held-out examples."""
     part, held = examples.held_out(dataset)
     if model.spec.kind == "images":
         batch = examples.first(held, COLUMNS * BLOCKS)
@@ -49,7 +51,9 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
         axes[0, 0].legend(frameon=False, loc="upper right")
         axes[-1, 0].set_xlabel("time")
         return figure
-    raise UsageError(f"the figure reconstructions is for images, vectors and sequences, and these data are {model.spec.kind}")
+    batch = examples.first(held, TEXTS, model.window)
+    lines = [[line(str(text)) for text in dataset.codec.show(x)] for x in (batch.x, examples.reconstruct(model, batch))]
+    return page([f"{before}\n{after}" for before, after in zip(*lines, strict=True)], f"{part} texts, and what came back of each")
 
 
 def _points(model: Model, dataset: Dataset, part: str, batch: examples.Batch) -> Figure:

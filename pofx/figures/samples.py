@@ -45,14 +45,18 @@ def _images(model: Model, seed: int) -> Figure:
 
 
 def _texts(model: Model, dataset: Dataset, seed: int) -> Figure:
-    texts = [str(text) for text in dataset.codec.show(examples.draw(model, TEXTS, seed=seed))]
+    return page([str(text) for text in dataset.codec.show(examples.draw(model, TEXTS, seed=seed))], "samples")
+
+
+def page(texts: list[str], title: str) -> Figure:
+    """Texts below one another, with a rule between them."""
     blocks = []
     for text in texts:
         lines = [piece for line in text.splitlines() for piece in (textwrap.wrap(line, WIDTH, drop_whitespace=False) or [""])]
         blocks.append(lines[:LINES] + (["…"] if len(lines) > LINES else []))
     height = sum(map(len, blocks)) + 2 * len(blocks)
     figure = Figure(figsize=(8.0, 0.6 + 0.165 * height), dpi=figures.DPI, facecolor="white")
-    figure.text(0.03, 1 - 0.12 / figure.get_figheight(), "samples", fontsize=11, va="top")
+    figure.text(0.03, 1 - 0.12 / figure.get_figheight(), title, fontsize=11, va="top")
     top = 0.5
     for lines in blocks:
         # Nothing is taken for markup.

@@ -1,8 +1,8 @@
-"""Errors of decode(encode(x)) on held-out examples: squared error, PSNR, SSIM, cross-entropy, and the bits of a code."""
+"""Errors of decode(encode(x)) on held-out examples: squared error, PSNR, SSIM, cross-entropy, wrong tokens; the bits of a code."""
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -11,19 +11,21 @@ from torch import Tensor
 
 from pofx import baselines, examples
 from pofx.core import Decodes, Encodes
-from pofx.findings import Row, mean
+from pofx.findings import Draws, Row, mean
 
 if TYPE_CHECKING:
     from pofx.subject import Subject
 
 needs = (Encodes, Decodes)
-kinds = frozenset({"images", "vectors", "sequences"})
+kinds = frozenset({"images", "tokens", "vectors", "sequences"})
 
 #: Width of the Gaussian window of SSIM, its reach, and the constants for values in [0, 1].
 SIGMA, REACH, C1, C2 = 1.5, 5, 0.01**2, 0.03**2
+#: Training tokens among which the commonest is sought.
+LOOKED_AT = 1 << 24
 #: Steps of a code's quantisation, as a share of its standard deviation.
 STEP = 0.5
-NAME = "mean training example"
+NAME, COMMONEST = "mean training example", "commonest token"
 
 
 def ssim(x: Float[Tensor, "n channels height width"], y: Float[Tensor, "n channels height width"]) -> Float[Tensor, " n"]:
@@ -84,7 +86,10 @@ def bits_per_code(codes: Float[np.ndarray, "n dimensions"], *, step: float = STE
 
 
 def measure(subject: "Subject") -> Iterator[Row]:
-    """Each error beside that of the mean training example."""
+    """Each error beside that of the mean training example, or of the commonest token everywhere."""
+    if subject.held.tokens:
+        yield from _of_text(subject)
+        return
     model, train = subject.model, subject.train.train
     shape, images = model.spec.shape, model.spec.kind == "images"
     total = torch.zeros(math.prod(shape), dtype=torch.float64)
@@ -108,7 +113,6 @@ def measure(subject: "Subject") -> Iterator[Row]:
         if images:
             floors.append(_cross_entropy(x, x))
     mine, theirs = ({name: torch.cat(parts).to(torch.float64).numpy() for name, parts in found.items()} for found in (errors, trivial))
-    latent = torch.cat(codes).numpy()
 
     def row(key: str, name: str, unit: str, **fields: object) -> Row:
         value, error, draws = mean(mine[key])
@@ -126,16 +130,67 @@ def measure(subject: "Subject") -> Iterator[Row]:
         floor = float(torch.cat(floors).mean())
         above = f"real: the entropy of the grey values themselves, {float(mine['entropy'].mean()) - floor:.4g} below the model"
         yield row("entropy", "cross-entropy of reconstructions", "nats per example", floor=floor, note=above)
+    yield _bits(subject, torch.cat(codes))
+
+
+def _of_text(subject: "Subject") -> Iterator[Row]:
+    """The share of tokens that come back wrong, each at its own place."""
+    model = subject.model
+    counts = torch.bincount(subject.train.train.x[:LOOKED_AT].to(torch.int64), minlength=model.spec.vocabulary)
+    commonest = int(counts.argmax())
+    wrong: list[Tensor] = []
+    trivial: list[Tensor] = []
+    lengths: list[Tensor] = []
+    codes = []
+    for batch in subject.batches():
+        x = batch.x.cpu()
+        z = examples.encode(model, batch)
+        codes.append(z)
+        wrong.append((examples.cut(examples.decode(model, z), x) != x).sum(1))
+        trivial.append((x != commonest).sum(1))
+        lengths.append(torch.full((len(x),), x.shape[1]))
+    missed, guessed, length = (torch.cat(parts).to(torch.float64) for parts in (wrong, trivial, lengths))
+    rate = float(missed.sum() / length.sum())
+    # A ratio of sums: the last window may be shorter.
+    draws = Draws("examples", (rate + (missed - rate * length) * len(length) / length.sum()).numpy())
     yield Row(
         about="reconstruction",
-        name="bits of a code",
-        unit="bits per example",
-        model=bits_per_code(latent),
-        error=None,
-        n=len(latent),
-        better="neither",
-        note=f"{latent.shape[1]} dimensions rounded to half a standard deviation, as if independent",
+        name="wrong tokens of reconstructions",
+        unit="share of tokens",
+        model=rate,
+        error=draws.error() if len(length) > 1 else None,
+        draws=draws,
+        n=len(length),
+        baselines={COMMONEST: float(guessed.sum() / length.sum())},
+        space=f"windows of {model.window}",
+        note="each token against the one at its place",
     )
+    yield _bits(subject, torch.cat(codes))
+
+
+def _bits(subject: "Subject", codes: Float[Tensor, "n dimensions"]) -> Row:
+    """How much a code says: by the model's own probabilities where codes are discrete, else rounded."""
+    with examples.asking(subject.model):
+        prior = cast(Decodes, subject.model).prior()
+        if _discrete(prior):
+            device = subject.model.device
+            bits = torch.cat([-prior.log_prob(part.to(device)).cpu() for part in codes.split(examples.PART)]) / math.log(2)
+            value, error, draws = mean(bits.to(torch.float64).numpy())
+            note = "codes are discrete: their length under the model's own prior"
+        else:
+            value, error, draws = bits_per_code(codes.numpy()), None, None
+            note = f"{codes.shape[1]} dimensions rounded to half a standard deviation, as if independent"
+    return Row(
+        about="reconstruction", name="bits of a code", unit="bits per example", model=value, error=error, draws=draws, n=len(codes),
+        better="neither", note=note,
+    )  # fmt: skip
+
+
+def _discrete(prior: torch.distributions.Distribution) -> bool:
+    try:
+        return prior.support is not None and bool(prior.support.is_discrete)
+    except NotImplementedError:  # a distribution need not say where it lives
+        return False
 
 
 def _cross_entropy(x: Tensor, guess: Tensor) -> Tensor:

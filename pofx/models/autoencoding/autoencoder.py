@@ -13,10 +13,9 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+from torch.distributions import Distribution
 
 from pofx import core, losses
 from pofx.core import (
@@ -42,10 +41,9 @@ from pofx.nn.conv import LARGE, ConvDecoder, ConvEncoder, PoolingEncoder, Upsamp
 from pofx.nn.corruption import corrupt
 from pofx.nn.foreign import Foreign
 from pofx.nn.mlp import MLP, Activation
+from pofx.nn.moments import RunningGaussian
 from pofx.nn.observation import Observation
 
-FULL = 256
-"""Codes up to this length have a full covariance, longer ones a diagonal."""
 EXACT = 16
 """Codes up to this length have an exact contractive penalty by default, longer ones an estimated one."""
 CONSTANT, DEAD = 1e-12, 0.95
@@ -148,9 +146,7 @@ class Autoencoder(Model, Samples, Encodes, Decodes, Denoises):
         self.code_activation = config.code_activation or ("sigmoid" if sigmoid else "relu" if spatial else "linear")
         self.encoder = self._encoder(code) if encoder is None else Foreign(encoder, "encoder", spec.shape, (code,))
         self.decoder = self._decoder(code) if decoder is None else Foreign(decoder, "decoder", (code,), spec.shape)
-        self.register_buffer("code_mean", torch.zeros(code))
-        self.register_buffer("code_covariance", torch.eye(code) if code <= FULL else torch.ones(code))
-        self.register_buffer("code_count", torch.zeros((), dtype=torch.int64))
+        self.codes = RunningGaussian(code)
 
     def _encoder(self, code: int) -> nn.Module:
         config, shape = self.config, self.spec.shape
@@ -215,7 +211,7 @@ class Autoencoder(Model, Samples, Encodes, Decodes, Denoises):
             divergence = losses.bernoulli_activity_kl if self.code_activation == "sigmoid" else losses.exponential_activity_kl
             terms["sparsity"] = divergence(z.mean(0), config.sparsity_target)
         if self.training:
-            self._follow(z.detach())
+            self.codes.follow(z.detach())
         reconstruction = self.observation.nll(self.decoder(z), batch.x).mean()
         weights = {"sparsity": config.sparsity_weight, "contraction": config.contractive}
         return Loss({"reconstruction": reconstruction, **terms}, weights={name: weights[name] for name in terms})
@@ -243,20 +239,6 @@ class Autoencoder(Model, Samples, Encodes, Decodes, Denoises):
             "dead code": f"{alive} of {z.shape[1]} numbers of the code vary with x, so that reconstructions are all alike: "
             "weaken the penalties on the code, lower the learning rate, or take a linear code"
         }
-
-    def _follow(self, z: Tensor) -> None:
-        """Mixes a batch's moments into the running ones: exactly the moments of the mixture of both."""
-        self.code_count += 1
-        share = max(1 / int(self.code_count), 0.01)
-        mean = z.mean(0)
-        centred, shift = z - mean, mean - self.code_mean
-        full = self.code_covariance.ndim == 2
-        within = centred.T @ centred / len(z) if full else centred.square().mean(0)
-        between = torch.outer(shift, shift) if full else shift.square()
-        self.code_covariance.lerp_(within, share).add_(between, alpha=share * (1 - share))
-        self.code_mean.lerp_(mean, share)
-
-    # ------------------------------------------------------------------------------------------------- capabilities
 
     def encode(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, "batch latent"]:
         """The code of each example; a spatial one flattened as (channels, height, width)."""
@@ -292,11 +274,7 @@ class Autoencoder(Model, Samples, Encodes, Decodes, Denoises):
 
     def prior(self) -> Distribution:
         """The Gaussian with the mean and covariance of the training codes."""
-        if self.code_covariance.ndim == 1:
-            return Independent(Normal(self.code_mean, self.code_covariance.clamp(min=1e-12).sqrt()), 1)
-        # Dead units have no variance, and rounding may leave less than none.
-        jitter = 1e-4 * self.code_covariance.diagonal().mean().clamp(min=1e-6)
-        return MultivariateNormal(self.code_mean, self.code_covariance + jitter * torch.eye(len(self.code_mean), device=self.device))
+        return self.codes.distribution()
 
     def sample(self, n: int, *, noise: Noise, label: Tensor | None = None, temperature: float = 1.0) -> Shaped[Tensor, "n ..."]:
         """Decodes n codes drawn from `prior()` and brought to where codes lie (a relu code is not negative, say), or drawn
@@ -309,9 +287,6 @@ class Autoencoder(Model, Samples, Encodes, Decodes, Denoises):
             raise UsageError("an autoencoder knows no labels: leave the label out")
         if self.fitted is not None:
             return self.decode(self.fitted.draw(noise, temperature=temperature))
-        prior = self.prior()
-        spread = noise.normal(len(self.code_mean))
-        spread = spread @ prior.scale_tril.T if isinstance(prior, MultivariateNormal) else spread * prior.stddev
-        z = self.code_mean + temperature * spread
+        z = self.codes.draw(noise, temperature=temperature)
         low, high = {"relu": (0.0, math.inf), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}.get(self.code_activation, (-math.inf, math.inf))
         return self.decode(self._largest(z.clamp(low, high)))

@@ -22,7 +22,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from pofx import core
@@ -35,7 +35,6 @@ from pofx.core import (
     Likelihood,
     Loss,
     Model,
-    Network,
     Noise,
     Positive,
     Recipe,
@@ -43,7 +42,8 @@ from pofx.core import (
     Scores,
     UsageError,
 )
-from pofx.nn.attention import CausalTransformer, Memory
+from pofx.nn.attention import Memory
+from pofx.nn.next_token import NextToken, probabilities
 
 OPTIMIZER = core.Optimizer(
     name="muon", lr=3e-3, matrix_lr=3e-2, betas=(0.9, 0.95), momentum=0.95, decay="linear", decay_start=0.4
@@ -61,28 +61,6 @@ def _tokens(budget: Budget, size: int, batch: int) -> float:
     if budget.minutes is not None:
         return float(budget.minutes * SPEED)
     return float(budget.epochs * size if budget.epochs is not None else (budget.steps or 0) * batch)
-
-
-def probabilities(logits: Float[Tensor, "n vocabulary"], temperature: float = 1.0) -> Float[Tensor, "n vocabulary"]:
-    """Softmax of logits / temperature in float64, on the CPU, where every machine has it."""
-    return (logits.to("cpu", torch.float64) / temperature).softmax(-1)
-
-
-class NextToken(Network):
-    """Logits of the next token after each one, from symbols below vocabulary + 1, the last of which is the begin symbol."""
-
-    def __init__(self, vocabulary: int, width: int, depth: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(vocabulary + 1, width)
-        self.transformer = CausalTransformer(width, depth, heads, dropout)
-        self.head = nn.Linear(width, vocabulary, bias=False)
-        # Its rows belong to symbols, as those of the embedding, so AdamW moves it and Muon does not.
-        self.head.moved_as_matrix = False
-        nn.init.normal_(self.head.weight, std=0.02)
-
-    def compute(self, tokens: Int64[Tensor, "batch time"], memory: Memory | None = None) -> Float[Tensor, "batch time vocabulary"]:
-        """Logits after each of `tokens`, which stand behind those in `memory` and are added to it."""
-        return self.head(self.transformer(self.embedding(tokens), memory))
 
 
 class GPT(Model, Samples, Scores, Completes):
