@@ -141,8 +141,8 @@ class LatentLayer(nn.Module):
         if len(h) > len(below):
             below = below.repeat_interleave(len(h) // len(below), 0)
         mu, log_var = self.posterior(F.silu(self.from_above(h) + below)).float().chunk(2, 1)
-        # An outlier must not overflow exp.
-        return mu, log_var.clamp(-20, 20)
+        # Far wider than the prior a posterior says nothing, and while divergences cost little yet it could run away.
+        return mu, log_var.clamp(-20, 4)
 
     def forward(self, h: Tensor, eps: Tensor) -> Tensor:
         """The features with the code in them."""
