@@ -15,7 +15,7 @@ from pofx.core import UsageError
 BLOCK = 64
 """Importance samples that are drawn and weighed together; their noise does not depend on how many more follow."""
 ELEMENTS = 2**22
-"""Decoded numbers held in memory at once while importance samples are weighed."""
+"""Decoded numbers held in memory at once while importance samples are weighed; more are no faster, since caches are small."""
 REACH, SIDE = 5.0, 512
 """A grid of codes goes from -REACH to REACH standard deviations of the prior in SIDE steps."""
 
@@ -26,6 +26,7 @@ def importance_bound(
     *,
     noise: int,
     samples: int,
+    numbers: int | None = None,
 ) -> Float[Tensor, " batch"]:
     """log 1/K sum_k w_k for each example, with log w_k = log p(x, z_k) - log q(z_k|x) and z_k ~ q(z|x).
 
@@ -36,13 +37,14 @@ def importance_bound(
         weigh: from rows of x to a function from standard normal noise to the logarithms of their weights.
         noise: length of the noise of one code.
         samples: K. Raises `UsageError` where it is less than 1.
+        numbers: the most that are held for one code; by default those of an example.
 
     References:
         Importance Weighted Autoencoders (Burda et al., 2015), https://arxiv.org/abs/1509.00519
     """
     if samples < 1:
         raise UsageError(f"samples must be at least 1, not {samples}")
-    size = max(1, ELEMENTS // (BLOCK * math.prod(x.shape[1:])))
+    size = max(1, ELEMENTS // (BLOCK * (numbers or math.prod(x.shape[1:]))))
     generator = torch.Generator()
     bounds = []
     for first in range(0, len(x), size):
@@ -55,7 +57,7 @@ def importance_bound(
             eps = torch.stack(drawn)[:, : samples - block].to(x.device)
             total = torch.logaddexp(total, log_weight(eps).logsumexp(1))
         bounds.append(total - math.log(samples))
-    return torch.cat(bounds)
+    return torch.cat(bounds) if bounds else x.new_zeros(0)
 
 
 class Grid(NamedTuple):

@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
+import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -58,7 +59,7 @@ class Autoencoder(Model, Samples, Encodes, Decodes, Denoises):
     `sparsity` is the L1 norm of the code, or a divergence of mean activities in nats; `contraction` is E ||de/dx||_F^2.
 
     With `noise`, e sees x under noise, and the model is measured by the clean x, in validation too (under noise that is
-    fixed there), as that is what it is for. `code_mean` and `code_covariance` are those of the codes that the decoder met.
+    fixed there), as that is what it is for. The Gaussian of the codes is that of those that the decoder met.
 
     Arguments:
         encoder: a network of one's own from (batch, *shape) to (batch, code), in place of the one that the config describes.

@@ -354,12 +354,8 @@ class VQVAE(Model, Samples, Encodes, Decodes, Scores):
         """The bound log p(x|e_k) + log p(k) of the entries that x is encoded to. Raises `UsageError` where p(x|e_k) is no
         likelihood of these data."""
         self._refuse(label)
-        if self.observation.space is None:
-            raise UsageError(
-                f"{self.observation.kind} is a loss on these data, not a likelihood: train with --model.likelihood "
-                f"{Observation.natural(self.spec)}"
-            )
-        return Likelihood(nats=-self._negative_bound(x), kind="lower bound", space=self.observation.space, samples=1)
+        space = self.observation.likelihood_space()
+        return Likelihood(nats=-self._negative_bound(x), kind="lower bound", space=space)
 
     def _refuse(self, label: Tensor | None) -> None:
         if label is not None:
