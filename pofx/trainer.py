@@ -20,6 +20,7 @@ from pofx.allocator import keep_freed_memory
 from pofx.averaging import Average
 from pofx.core import Loss, Model, Noise, Player, Samples, UsageError, mix, precision
 from pofx.guard import Guard
+from pofx.monitor import Monitor
 from pofx.progress import Display
 from pofx.run import Run
 from pofx.settings import Settings, pick_device, pick_precision
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 VALIDATIONS, PICTURES, LINES = 20, 10, 1000
 """Evenly spaced over the budget: validations, sample pictures, lines of metrics.jsonl."""
-WATCHED = 512
-"""Held-out examples that a model is asked about for symptoms."""
 CHECK_EVERY = 50
 """Moves between looks at whether everything is finite, on accelerators, where each look waits for the device."""
 
@@ -100,9 +99,9 @@ class Trainer:
         self.walk = list(itertools.chain.from_iterable([i] * self._moves_in_round(player) for i, player in enumerate(self.players)))
         self.rounds = self._rounds()
         self._free: int | None = None
-        self.symptoms: dict[str, str] = {}
         self._latest: dict[str, tuple[str, Loss]] = {}
         self.guard = Guard(self.model, run)
+        self.monitor = Monitor(self.average, dataset.validation or dataset.train, run, self.display, speaks=self.rank == 0)
         self._stop = Stop(self.display, active=run is not None)
         self._since: float | None = None
         self._agreed = 0.0
@@ -223,7 +222,7 @@ class Trainer:
             self.guard.check(self.clock.step)
             if self.players:
                 # Whatever the last marks were, the end is validated and drawn, unless it just was.
-                self._watch()
+                self.monitor.look()
                 self._validate()
             self._save()
             self._picture()
@@ -276,7 +275,7 @@ class Trainer:
             if self._passed(marks, VALIDATIONS):
                 self._pause()
                 self.guard.check(self.clock.step)
-                self._watch()
+                self.monitor.look()
                 if self._validate():
                     return True
                 self._go_on()
@@ -388,19 +387,6 @@ class Trainer:
         else:
             self.clock.stale += 1
         return self.settings.patience is not None and self.clock.stale >= self.settings.patience
-
-    def _watch(self) -> None:
-        """What the averaged weights show to be wrong: told when it comes, and kept in run.json while it stays."""
-        split = self.dataset.validation or self.dataset.train
-        with torch.no_grad():
-            batch = next(split.batches(WATCHED, window=self.average.window, device=self.device, limit=WATCHED))
-            found = dict(self.average.symptoms(batch))
-        for name, sentence in found.items():
-            if name not in self.symptoms and self.rank == 0:
-                self.display.warn(f"{name}: {sentence}")
-        self.symptoms = found
-        if self.run is not None and self.run.info.get("symptoms", {}) != found:
-            self.run.update(symptoms=found)
 
     def _picture(self) -> None:
         """A few samples of the averaged weights, in the data's own units, into samples/."""

@@ -348,8 +348,12 @@ def test_samples_come_from_a_prior_that_was_fitted_later(name, case):
     model = capable_model(name, case, core.Decodes)
     if not {core.Samples, core.Encodes} <= model.capabilities:
         pytest.skip(f"{name} on {case} has no codes of data to fit a prior to, or draws nothing")
-    own = model.sample(N, noise=Noise(3, N))
-    one, other = model.encode(examples(model, 2).x)
+    # A code that is one of finitely many is placed by the first batch that a training sees.
+    total(model.train().players()[0], examples(model))
+    own = model.eval().sample(N, noise=Noise(3, N))
+    codes = model.encode(examples(model, 20).x)
+    # As different as codes can be: what an untrained decoder makes of similar ones may be the same.
+    one, other = codes[0], 100 * codes[(codes - codes[0]).norm(dim=1).argmax()]
     model.fitted = Constant(one[None])
     drawn = model.sample(N, noise=Noise(3, N))
     assert model.fitted.asked == [N]

@@ -355,7 +355,7 @@ class VQVAE(Model, Samples, Encodes, Decodes, Scores):
         likelihood of these data."""
         self._refuse(label)
         space = self.observation.likelihood_space()
-        return Likelihood(nats=-self._negative_bound(x), kind="lower bound", space=space)
+        return Likelihood(nats=-self._negative_bound(x), kind="lower bound", space=space, samples=1)
 
     def _refuse(self, label: Tensor | None) -> None:
         if label is not None:
