@@ -53,14 +53,22 @@ def trained(
     any_speed: bool = False,
     **config: Any,
 ) -> Run:
-    """The finished run of a model; one that was interrupted goes on with the budget that it began with.
+    """The finished run of a model; one that was interrupted goes on with the budget that it began with, on an idle machine if
+    that is a clock's.
 
     Arguments:
+        path: of the run; that of a busy machine's clock has -busy behind it.
         rounds: of its last idle run, None where there was none. any_speed: go by the clock of a busy machine.
         config: fields of the model's config, beside its recipe.
     """
+    path = path.with_name(path.name + "-busy") if any_speed else path
+    speed = math.inf if any_speed else gigaflops()
     if path.exists():
         old = Run.read(path)
-        return old if old.info["status"] == "finished" else pofx.train(model, dataset, run=path, resume=True, quiet=True, report=False)
-    amount = budget(minutes, rounds, math.inf if any_speed else gigaflops())
+        if old.info["status"] == "finished":
+            return old
+        if not old.info["exact"]:
+            budget(minutes, None, speed)
+        return pofx.train(model, dataset, run=path, resume=True, quiet=True, report=False)
+    amount = budget(minutes, rounds, speed)
     return pofx.train(model, dataset, run=path, seed=seed, quiet=True, report=False, **cast(Any, amount), **config)

@@ -84,7 +84,7 @@ def main() -> int:
     print(f"{'seed':>4s}  {'model':8s} {'rounds':>7s} {'Fréchet':>8s} {'ratio':>6s} {'MSE':>8s} {'ratio':>6s}  NLL (K={IMPORTANCE})")
     for seed in range(options.seeds):
         for name in MODELS:
-            path = options.folder / f"{name}-{options.minutes:g}min{'-busy' if options.any_speed else ''}-{seed}"
+            path = options.folder / f"{name}-{options.minutes:g}min-{seed}"
             run = trained(name, dataset, path, seed, options.minutes, known.get(name), any_speed=options.any_speed)
             row = measure(run, dataset, by, options.samples)
             rows[name].append(row)

@@ -496,7 +496,7 @@ class Model(nn.Module, ABC):
 
     def symptoms(self, batch: Batch) -> Mapping[str, str]:
         """What is wrong with the model, as held-out examples show it: for each symptom its name and one sentence with what
-        was seen, what it means and what to change. Asked of the averaged weights after each validation."""
+        was seen, what it means and what to change. Asked of the averaged weights at each validation."""
         return {}
 
     @property

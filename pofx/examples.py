@@ -9,7 +9,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal
 
-from pofx.core import Batch, Decodes, Denoises, Encodes, Model, Noise, Samples
+from pofx.core import Batch, Decodes, Denoises, Encodes, Model, Noise, Samples, UsageError
 from pofx.data.dataset import Dataset, Split
 
 #: Examples that a model is asked about at once.
@@ -100,6 +100,14 @@ def denoise(model: Model, x: Tensor) -> Float[Tensor, "batch ..."]:
         return torch.cat([cast(Denoises, model).denoise(part.to(model.device)).cpu() for part in x.split(PART)])
 
 
+def discrete(prior: torch.distributions.Distribution) -> bool:
+    """Whether a prior gives probabilities to single codes and no density."""
+    try:
+        return prior.support is not None and bool(prior.support.is_discrete)
+    except NotImplementedError:  # a distribution need not say where it lives
+        return False
+
+
 def prior_codes(model: Model, n: int, seed: int) -> Float[Tensor, "n latent"]:
     """n codes of the model's prior, on the CPU, a function of the seed."""
     with torch.random.fork_rng(devices=[]), asking(model):
@@ -138,6 +146,8 @@ def draw(model: Model, n: int, *, seed: int = 0, first: int = 0, label: Tensor |
         label: (n,) classes of a conditional model.
         knobs: further arguments of the model's own `sample`.
     """
+    if knobs.get("temperature", 0.0) < 0:
+        raise UsageError(f"temperature must be at least 0, not {knobs['temperature']:g}")
     drawn = []
     with asking(model):
         for start in range(0, n, PART):

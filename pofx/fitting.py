@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributions import Normal
+from torch.distributions import Distribution, Normal
 
 from pofx import discovery, examples, priors
 from pofx.core import Decodes, Encodes, Model, Samples, UsageError
@@ -33,7 +33,7 @@ class Result:
     """A prior as it was fitted and kept, and how likely it makes held-out codes, in nats a code.
 
     nats: under the prior. gaussian: under one Gaussian of the mean and covariance of training codes. own: under the model's
-    own prior; None where codes do not vary in all directions, so that densities cannot be compared.
+    own prior; None where that is no density of all numbers of a code, so that they cannot be compared.
     codes, part: how many held-out codes, and of which part of the data.
     """
 
@@ -92,7 +92,9 @@ def fit(reference: str | Run, kind: str, *, name: str | None = None, seed: int =
         steps.step("held-out codes")
         held = chooses if held is None else held
         gaussian = Normal(0.0, variances.sqrt()).log_prob(scale * priors.place(held, mean, axes, scale)).sum(1)
-        own = float(model.prior().log_prob(held).mean()) if len(axes) == z.shape[1] else None  # type: ignore[attr-defined]
+        before: Distribution = model.prior()  # type: ignore[attr-defined]
+        # A probability of single codes, or a density in fewer directions, cannot stand beside densities.
+        own = float(before.log_prob(held).mean()) if len(axes) == z.shape[1] and not examples.discrete(before) else None
         nats = float(prior.log_prob(held).mean())
         if not math.isfinite(nats):
             raise UsageError(f"the {kind} fitted to the codes of {run.path} is not finite on held-out codes: take another --kind")

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pofx.core import Model
+from pofx import examples
+from pofx.core import Batch, Model
 from pofx.progress import Display
 from pofx.run import Run
 
@@ -24,14 +25,16 @@ class Monitor:
 
     def __init__(self, model: Model, split: "Split", run: Run | None, display: Display, *, speaks: bool = True) -> None:
         self.model, self.split, self.run, self.display, self.speaks = model, split, run, display, speaks
-        self.symptoms: dict[str, str] = {}
+        # What was told before a run was stopped is not news.
+        self.symptoms: dict[str, str] = dict(run.info.get("symptoms", {})) if run is not None else {}
 
     @torch.no_grad()
     def look(self) -> None:
         """Between two moves."""
-        found = dict(
-            self.model.symptoms(next(self.split.batches(WATCHED, window=self.model.window, device=self.model.device, limit=WATCHED)))
-        )
+        # A text is not sorted, and may be shorter than a window; files of other examples often are sorted.
+        batch = examples.first(self.split, WATCHED, self.model.window) if self.split.tokens else examples.some(self.split, WATCHED)
+        label = None if batch.label is None else batch.label.to(self.model.device)
+        found = dict(self.model.symptoms(Batch(batch.x.to(self.model.device), label)))
         for name in found.keys() - self.symptoms.keys():
             if self.speaks:
                 self.display.warn(f"{name}: {found[name]}")

@@ -169,10 +169,9 @@ class Trainer:
         elif self.device.type == "mps":
             torch.mps.manual_seed(seed)
 
-    def move(self, index: int) -> None:
+    def move(self, index: int, progress: float) -> None:
         """One update of the player at `index`, on its own fresh batch."""
         player, parameters, j = self.players[index], self.parameters[index], self.clock.moves[self.players[index].name]
-        progress = self.progress
         self.model.progress.fill_(progress)
         self._freeze_all_but(index)
         self._seed(player.name, j, self.rank)
@@ -201,10 +200,10 @@ class Trainer:
         self.ema.update(index, j)
         self._latest[player.name] = (player.name, loss)
 
-    def _end_spans(self) -> None:
+    def _end_spans(self, progress: float) -> None:
         """When a player's span ends, its averaged weights become its weights."""
         for index, player in enumerate(self.players):
-            if player.span[1] < 1.0 and self.progress >= player.span[1] and player.name not in self.clock.ended:
+            if player.span[1] < 1.0 and progress >= player.span[1] and player.name not in self.clock.ended:
                 self.ema.adopt(index)
                 self.clock.ended.append(player.name)
 
@@ -231,17 +230,18 @@ class Trainer:
 
     def _walk(self) -> bool:
         marks = self._marks()
-        while self.progress < 1.0:
-            if self.clock.position == 0 and self.players and all(not p.span[0] <= self.progress < p.span[1] for p in self.players):
+        # One reading of the clock a turn: it goes on while we look.
+        while (progress := self.progress) < 1.0:
+            if self.clock.position == 0 and self.players and all(not p.span[0] <= progress < p.span[1] for p in self.players):
                 raise UsageError("no player moves at this point of the budget: the spans of the players leave a gap")
             self._agree_on_time()
             # Before whoever comes next moves: a span need not end with a move of its player.
-            self._end_spans()
+            self._end_spans(progress)
             index = self.walk[self.clock.position]
             span = self.players[index].span
-            moves = span[0] <= self.progress < span[1]
+            moves = span[0] <= progress < span[1]
             if moves:
-                self.move(index)
+                self.move(index, progress)
                 self.clock.step += 1
             self.clock.position += 1
             if self.clock.position == len(self.walk):

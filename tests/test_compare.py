@@ -366,7 +366,8 @@ def test_two_runs_are_measured_once_and_written_as_a_page(runs, tmp_path, capsys
     assert (tmp_path / "again.json").read_bytes() == first
     values = json.loads(first)
     assert {name for line in values["lines"] for name in line["models"]} == {"vae", "autoencoder"}
-    assert {line["space"] for line in values["lines"] if line["about"] == "likelihood"} == {"density"}
+    # Exact where a grid of codes resolves every posterior, else a bound.
+    assert {line["space"].partition(",")[0] for line in values["lines"] if line["about"] == "likelihood"} == {"density"}
 
 
 def test_another_part_is_measured_anew(runs):

@@ -12,7 +12,7 @@ from pofx import core
 from pofx.core import Batch, Noise, UsageError
 from pofx.models.autoencoding.vae import VAE
 from pofx.nn.gaussian import Gaussian
-from pofx.nn.observation import COMPONENTS, Observation
+from pofx.nn.observation import Observation
 from pofx.nn.priors import Flow, Vamp
 
 TINY = {"hidden": (16,), "latent_dim": 2}
@@ -94,11 +94,18 @@ def test_pseudo_inputs_of_images_stay_in_range():
     assert seen[0].max() <= 1
 
 
-def test_a_flow_starts_near_a_normal_and_inverts():
+def test_a_flow_starts_as_a_normal_and_inverts():
     torch.manual_seed(0)
     flow = Flow(4)
-    z = flow.draw(Noise(1, 100))
-    torch.testing.assert_close(flow.flow().transform(z), Noise(1, 100).normal(4), atol=1e-3, rtol=0)
+    z = torch.randn(100, 4)
+    normal = MultivariateNormal(torch.zeros(4), torch.eye(4))
+    torch.testing.assert_close(flow.log_prob(z), normal.log_prob(z), atol=1e-3, rtol=0)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    drawn = flow.draw(Noise(1, 100))
+    assert (drawn - Noise(1, 100).normal(4)).abs().max() > 0.05
+    torch.testing.assert_close(flow.flow().transform(drawn), Noise(1, 100).normal(4), atol=1e-3, rtol=0)
 
 
 # ------------------------------------------------------------------------------------------------------------ bounds
@@ -107,7 +114,8 @@ def test_a_flow_starts_near_a_normal_and_inverts():
 def test_the_integral_sums_to_one_over_all_images():
     model = build(VAE, images((1, 2, 2), bits=1), **TINY).eval()
     with torch.no_grad():
-        for parameter in model.parameters():
+        # The decoder's alone: the encoder's posterior says where a grid will do.
+        for parameter in model.decoder.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))
     every = torch.tensor(list(itertools.product((0.0, 1.0), repeat=4))).view(-1, 1, 2, 2)
     found = model.log_prob(every)
@@ -126,6 +134,26 @@ def test_the_bound_rises_to_the_integral(spec):
     first, second, third = (bound.nats.mean() for bound in bounds)
     assert first < second < third < exact + 0.02
     assert third.item() == pytest.approx(exact.item(), abs=0.05)
+
+
+@pytest.mark.parametrize(("scale", "kind"), [(0.5, "exact"), (0.05, "exact"), (0.003, "lower bound")])
+def test_an_integral_is_called_exact_only_where_the_grid_resolves_it(scale, kind):
+    """x = z + noise: a posterior narrower than the grid's step, or beyond its edge, is left to the bound."""
+    model = build(VAE, vectors(2), hidden=(), latent_dim=2, scale=scale).eval()
+    with torch.no_grad():
+        for layer, weight in ((model.encoder.layers[-1], torch.eye(4, 2) / (1 + scale**2)), (model.decoder.layers[-1], torch.eye(2))):
+            layer.weight.copy_(weight)
+            layer.bias.zero_()
+        model.encoder.layers[-1].bias[2:] = math.log(scale**2 / (1 + scale**2))
+        model.encoder.layers[-1].weight[2:] = 0
+    x = torch.randn(20, 2)
+    truth = MultivariateNormal(torch.zeros(2), (1 + scale**2) * torch.eye(2))
+    found = model.log_prob(x)
+    assert found.kind == kind
+    torch.testing.assert_close(found.nats, truth.log_prob(x), atol=2e-3, rtol=1e-4)
+    far = torch.tensor([[7.0, 0.0]])
+    assert model.log_prob(far).kind == "lower bound"
+    torch.testing.assert_close(model.log_prob(far).nats, truth.log_prob(far), atol=2e-2, rtol=1e-4)
 
 
 def test_the_integral_of_a_conditional_model():
@@ -160,16 +188,27 @@ def test_the_loss_of_k_draws_is_the_bound(k):
 
 
 def test_free_bits_are_free():
-    """Below its allowance a dimension's divergence has no gradient, above it has the usual one."""
+    """Below its allowance a dimension's divergence has no gradient; above it, its own."""
+
+    def gradient(model, *names):
+        torch.manual_seed(1)
+        terms = model.loss(Batch(x)).terms
+        return torch.autograd.grad(sum(terms[name] for name in names), tuple(model.encoder.parameters()), allow_unused=True), terms
+
     x = examples(vectors(), 64)
-    model = build(VAE, vectors(), **TINY, free_bits=100.0, warmup=0.0)
-    loss = model.loss(Batch(x))
-    (loss.terms["kl"] + loss.terms["free_bits"]).backward()
-    assert all(parameter.grad is None or parameter.grad.abs().max() < 1e-6 for parameter in model.encoder.parameters())
-    assert (loss.terms["kl"] + loss.terms["free_bits"]).item() == pytest.approx(200.0, rel=1e-4)
-    model.load_state_dict(build(VAE, vectors(), **TINY, free_bits=0.001, warmup=0.0).state_dict())
-    low = build(VAE, vectors(), **TINY, free_bits=1e-6, warmup=0.0)
-    assert low.loss(Batch(x)).terms["free_bits"].item() == pytest.approx(0, abs=1e-5)
+    generous, mean, spent = (build(VAE, vectors(), **TINY, free_bits=free, warmup=0.0).train() for free in (100.0, 1e-6, 100.0))
+    free, terms = gradient(generous, "kl", "free_bits")
+    assert all(part is None or part.abs().max() < 1e-6 for part in free)
+    assert (terms["kl"] + terms["free_bits"]).item() == pytest.approx(200.0, rel=1e-4)
+    both, _ = gradient(mean, "kl", "free_bits")
+    alone, _ = gradient(mean, "kl")
+    for one, other in zip(both, alone, strict=True):
+        torch.testing.assert_close(one, other)
+    assert any(part is not None and part.abs().max() > 1e-4 for part in alone)
+    # The allowance is gone at the end of the budget, and no part of what a model is judged by.
+    spent.progress.fill_(1.0)
+    assert spent.loss(Batch(x)).terms["free_bits"] == 0
+    assert "free_bits" not in generous.eval().loss(Batch(x)).terms
 
 
 def test_total_correlation_weight_makes_codes_independent():
@@ -256,7 +295,6 @@ def test_pixels_of_their_own_train(architecture, likelihood):
         assert after.loss(Batch(x)).terms["reconstruction"].item() < before
         assert after.log_prob(x, samples=2).space == "8-bit"
         assert after.decode(after.encode(x)).shape == x.shape
-    assert COMPONENTS > 1
 
 
 def test_a_fixed_scale_stays():
@@ -288,3 +326,15 @@ def test_networks_of_ones_own(tmp_path):
         pofx.load(run.path)
     with pytest.raises(UsageError, match="where the model needs"):
         pofx.train("vae", "digits", run=tmp_path / "wrong", steps=3, latent_dim=4, encoder=encoder, quiet=True)
+
+
+def test_collapse_is_noticed_whatever_the_prior():
+    x = torch.randn(256, 3)
+    for prior in ("vamp", "flow"):
+        model = build(VAE, vectors(), **TINY, prior=prior, components=5).eval()
+        model.progress.fill_(1.0)
+        with torch.no_grad():
+            for parameter in list(model.encoder.parameters())[:-1]:
+                parameter.zero_()
+        assert list(model.symptoms(Batch(x))) == ["collapsed codes"]
+    assert model.symptoms(Batch(x[:5])) == {}

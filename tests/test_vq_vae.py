@@ -74,6 +74,21 @@ def test_the_first_batch_places_the_entries_and_an_idle_one_comes_back():
     assert torch.cdist(book.entries[3:4], x).min() < 1e-4
 
 
+def test_a_dead_entry_that_is_hit_is_the_one_that_is_handed_out():
+    """Entries move after they were looked up, so that a vector is never given one that it was not nearest to."""
+    torch.manual_seed(0)
+    book = Codebook(3, 2, decay=0.5)
+    book.updates.fill_(1)
+    places = torch.tensor([[0.0, 0.0], [1.0, 0.0], [10.0, 10.0]])
+    book.counts.copy_(torch.tensor([100.0, 100.0, 1e-6]))
+    book.sums.copy_(places * book.counts[:, None])
+    x = torch.cat((torch.zeros(999, 2), torch.tensor([[10.0, 10.0]])))
+    chosen, entries = book.learn(x)
+    assert chosen[-1] == 2
+    torch.testing.assert_close(entries[-1], places[2])
+    torch.testing.assert_close(entries[0], places[0])
+
+
 def test_nearest_is_nearest_and_perplexity_counts():
     book, z = Codebook(7, 3), torch.randn(5, 4, 3)
     assert torch.equal(book.nearest(z), torch.cdist(z, book.entries).argmin(-1))

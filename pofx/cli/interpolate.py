@@ -46,15 +46,18 @@ def run(options: Options) -> None:
     if Encodes in model.capabilities:
         dataset = found.dataset(options.source)
         split = examples.held_out(dataset)[1] if options.source is None else data.everything(dataset)
-        ends = examples.encode(model, examples.first(split, 2 * options.rows, model.window))
+        batch = examples.first(split, 2 * options.rows, model.window)
+        ends, label = examples.encode(model, batch), batch.label
     elif options.source is not None:
         raise UsageError(f"this {type(model).__name__} does not encode, so that its walks are between draws of its prior: leave --data out")
     else:
-        ends = examples.prior_codes(model, 2 * options.rows, options.seed)
+        ends, label = examples.prior_codes(model, 2 * options.rows, options.seed), None
     if len(ends) < 2:
         raise UsageError("a walk needs two examples: give data with more")
     rows = len(ends) // 2
-    x = examples.decode(model, walk(ends[:rows], ends[rows : 2 * rows], options.steps, options.path).flatten(0, 1))
+    # A conditional model walks within the class of a walk's first example.
+    of = None if label is None else label[:rows].repeat_interleave(options.steps, 0)
+    x = examples.decode(model, walk(ends[:rows], ends[rows : 2 * rows], options.steps, options.path).flatten(0, 1), of)
     if model.spec.kind == "tokens" and options.out is None:
         texts = [line(str(text)) for text in found.codec.show(x)]
         print("\n\n".join("\n".join(texts[i : i + options.steps]) for i in range(0, len(texts), options.steps)))

@@ -170,12 +170,17 @@ class Split:
             if rest:
                 yield self.batch(torch.tensor([len(self) - rest]), window=rest, device=device)
 
-    def entropy(self) -> float | None:
+    def entropy(self, positions: Tensor | None = None) -> float | None:
         """Mean entropy in nats of an example's binarisation given its grey values, below which no likelihood of the bits
-        can be expected to fall; None where nothing is binarised."""
+        can be expected to fall; None where nothing is binarised.
+
+        Arguments:
+            positions: of the examples that are meant; None: all.
+        """
         if self.bits != 1:
             return None
         x = self.x if self._rows is None else self.x[self._rows]
+        x = x if positions is None else x[positions]
         p = x.to(torch.float64) / (255 if x.dtype == torch.uint8 else 1)
         return float(-(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)).sum() / len(x))
 

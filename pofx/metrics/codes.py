@@ -16,7 +16,7 @@ from pofx.core import Batch, Classes, Decodes, Encodes, mix
 from pofx.features import training
 from pofx.findings import Draws, Flag, Row, mean, share
 from pofx.metrics.nearest import neighbours
-from pofx.nn.collapse import ACTIVE, COLLAPSED
+from pofx.nn.collapse import ACTIVE, COLLAPSED, TELLING
 
 if TYPE_CHECKING:
     from pofx.subject import Subject
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 needs = (Encodes,)
 kinds = frozenset({"images", "vectors"})
 
-#: Codes that must be the same before they are called so.
-TELLING = 10
 #: Codes of the prior that its variance is taken over.
 PRIOR = 10_000
 #: Labels of probes, besides all; how many disjoint sets of them; labels of the largest probe, and with `full`.

@@ -30,22 +30,23 @@ def measure(subject: "Subject") -> Iterator[Row]:
     """Bits per dimension or nats per token first, then nats per example; densities in units of the source."""
     model = cast(Scores, subject.model)
     first = model.log_prob(examples.first(subject.held, 1, subject.model.window).x.to(subject.model.device))
-    bound = first.kind != "exact"
-    # A bound rises with its importance samples: the number that papers quote takes 5,000.
-    knobs: dict[str, Any] = {}
-    if bound and "samples" in inspect.signature(model.log_prob).parameters:
-        knobs["samples"] = SAMPLES if subject.full else QUICK
-    samples = knobs.get("samples", first.samples)
+    limit = None if subject.full or first.space == "tokens" else SOME
+    nats = _exact(subject, limit) if first.kind == "exact" else None
+    bound, samples = nats is None, first.samples
+    if nats is None:
+        # A bound rises with its importance samples: the number that papers quote takes 5,000.
+        knobs: dict[str, Any] = {}
+        if "samples" in inspect.signature(model.log_prob).parameters:
+            samples = knobs["samples"] = SAMPLES if subject.full else QUICK
+        # Without labels, here and above: log p(x), which the baselines give too.
+        nats = [-model.log_prob(batch.x, **knobs).nats.cpu().to(torch.float64) for batch in subject.batches(limit)]
     trivial = baselines.fit(first.space, subject.model.spec, subject.train.train)
     codec, density = subject.train.codec, first.space == "density"
     truth = toys.log_density(subject.dataset.source) if density else None
-    nats: list[Tensor] = []
     lengths: list[Tensor] = []
     theirs: dict[str, list[Tensor]] = {name: [] for name in trivial}
     floors: list[Tensor] = []
-    for batch in subject.batches(None if subject.full or first.space == "tokens" else SOME):
-        # Without labels: log p(x), which the baselines give too.
-        nats.append(-model.log_prob(batch.x, **knobs).nats.cpu().to(torch.float64))
+    for batch in subject.batches(limit):
         lengths.append(torch.full((len(batch.x),), math.prod(batch.x.shape[1:]), dtype=torch.float64))
         for name, score in trivial.items():
             theirs[name].append(-score(batch.x))
@@ -100,3 +101,14 @@ def measure(subject: "Subject") -> Iterator[Row]:
         note="; ".join([*notes, *([f"windows of {subject.model.window}, empty context at each start"] if first.space == "tokens" else [])]),
     )
     yield row
+
+
+def _exact(subject: "Subject", limit: int | None) -> list[Tensor] | None:
+    """-log p(x) of each example; None where it is a bound for some of them."""
+    nats = []
+    for batch in subject.batches(limit):
+        found = cast(Scores, subject.model).log_prob(batch.x)
+        if found.kind != "exact":
+            return None
+        nats.append(-found.nats.cpu().to(torch.float64))
+    return nats

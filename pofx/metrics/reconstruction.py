@@ -172,7 +172,7 @@ def _bits(subject: "Subject", codes: Float[Tensor, "n dimensions"]) -> Row:
     """How much a code says: by the model's own probabilities where codes are discrete, else rounded."""
     with examples.asking(subject.model):
         prior = cast(Decodes, subject.model).prior()
-        if _discrete(prior):
+        if examples.discrete(prior):
             device = subject.model.device
             bits = torch.cat([-prior.log_prob(part.to(device)).cpu() for part in codes.split(examples.PART)]) / math.log(2)
             value, error, draws = mean(bits.to(torch.float64).numpy())
@@ -184,13 +184,6 @@ def _bits(subject: "Subject", codes: Float[Tensor, "n dimensions"]) -> Row:
         about="reconstruction", name="bits of a code", unit="bits per example", model=value, error=error, draws=draws, n=len(codes),
         better="neither", note=note,
     )  # fmt: skip
-
-
-def _discrete(prior: torch.distributions.Distribution) -> bool:
-    try:
-        return prior.support is not None and bool(prior.support.is_discrete)
-    except NotImplementedError:  # a distribution need not say where it lives
-        return False
 
 
 def _cross_entropy(x: Tensor, guess: Tensor) -> Tensor:

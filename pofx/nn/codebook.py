@@ -1,10 +1,11 @@
 """A codebook: the vectors that a quantised code may consist of, each at the running mean of what it stands for."""
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
+
+from pofx.nn.ranks import first, summed
 
 DEAD = 0.05
 """An entry that stands for less than this share of an even part of the vectors is dead, and is moved to one of them."""
@@ -52,8 +53,8 @@ class Codebook(nn.Module):
         return F.embedding(chosen, self.entries)
 
     @torch.no_grad()
-    def learn(self, z: Float[Tensor, "... features"]) -> Int64[Tensor, "..."]:
-        """As `nearest`; the entries then follow these vectors."""
+    def learn(self, z: Float[Tensor, "... features"]) -> tuple[Int64[Tensor, "..."], Float[Tensor, "... features"]]:
+        """The number of the nearest entry of each vector, and those entries, which then follow the vectors."""
         rows, size = z.flatten(0, -2), len(self.counts)
         spare = rows[torch.randint(len(rows), (size,), device=z.device)]
         if self.updates == 0:
@@ -61,6 +62,7 @@ class Codebook(nn.Module):
             self.counts.fill_(len(rows) / size)
             self.sums.copy_(spare * self.counts[:, None])
         chosen = self.nearest(rows)
+        entries = self[chosen]
         hits = F.one_hot(chosen, size).to(rows.dtype)
         counts, sums, spare = self._over_ranks(hits.sum(0), hits.T @ rows, spare)
         self.counts.lerp_(counts, 1 - self.decay)
@@ -70,15 +72,12 @@ class Codebook(nn.Module):
         self.counts.copy_(torch.where(dead, even, self.counts))
         self.sums.copy_(torch.where(dead[:, None], even * spare, self.sums))
         self.updates += 1
-        return chosen.view(z.shape[:-1])
+        return chosen.view(z.shape[:-1]), entries.view_as(z)
 
     @staticmethod
     def _over_ranks(counts: Tensor, sums: Tensor, spare: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Counts and sums of all ranks, and the vectors that the first one has to spare."""
-        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-            return counts, sums, spare
-        packed = torch.cat((counts[:, None], sums, spare * float(dist.get_rank() == 0)), 1)
-        dist.all_reduce(packed)
+        packed = summed(torch.cat((counts[:, None], sums, spare if first() else torch.zeros_like(spare)), 1))
         counts, sums, spare = packed.split((1, sums.shape[1], spare.shape[1]), 1)
         return counts[:, 0], sums, spare
 

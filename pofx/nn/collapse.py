@@ -9,6 +9,8 @@ ACTIVE = 0.01
 """Variance of an active unit's code over examples, in variances of the prior."""
 COLLAPSED = 0.05
 """Share of active units below which codes have collapsed."""
+TELLING = 10
+"""Codes that must be the same before they are called so."""
 
 
 def collapsed(mu: Float[Tensor, "batch latent"], kl: Float[Tensor, " latent"] | None = None) -> Mapping[str, str]:
@@ -21,6 +23,8 @@ def collapsed(mu: Float[Tensor, "batch latent"], kl: Float[Tensor, " latent"] | 
     References:
         Importance Weighted Autoencoders (Burda et al., 2015), section 5.2, https://arxiv.org/abs/1509.00519
     """
+    if len(mu) < TELLING:
+        return {}
     active = int((mu.detach().var(0) > ACTIVE).sum())
     if active >= max(1, COLLAPSED * mu.shape[1]):
         return {}

@@ -134,13 +134,16 @@ class PoolingEncoder(Network):
         channels: of both convolutions.
         activation: non-linearity after each pooling.
         last: whether the code, too, has passed through it.
+        dropout: share of the code that training silences.
 
     References:
         Stacked Convolutional Auto-Encoders for Hierarchical Feature Extraction (Masci et al., 2011),
         https://doi.org/10.1007/978-3-642-21735-7_7
     """
 
-    def __init__(self, shape: Sequence[int], *, channels: int = 32, activation: Activation = "relu", last: bool = True) -> None:
+    def __init__(
+        self, shape: Sequence[int], *, channels: int = 32, activation: Activation = "relu", last: bool = True, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.code = code_shape(shape, channels)
         self.layers = nn.Sequential(
@@ -153,10 +156,11 @@ class PoolingEncoder(Network):
         )
         if last:
             self.layers.append(nonlinearity(activation))
+        self.dropout = nn.Dropout(dropout)
 
     def compute(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch code"]:
         """(batch, channels, height, width) to (batch, code channels x code height x code width)."""
-        return self.layers(x).flatten(1)
+        return self.dropout(self.layers(x).flatten(1))
 
 
 class UpsamplingDecoder(Network):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pofx import core
 from pofx.core import UsageError
+from pofx.nn.gaussian import Gaussian
 
 BLOCK = 64
 """Importance samples that are drawn and weighed together; their noise does not depend on how many more follow."""
@@ -60,6 +61,29 @@ def importance_bound(
     return torch.cat(bounds) if bounds else x.new_zeros(0)
 
 
+def of_gaussians(
+    posterior: Callable[[slice], Gaussian],
+    log_prior: Callable[[Float[Tensor, "rows k latent"]], Float[Tensor, "rows k"]],
+    nll: Callable[[Float[Tensor, "rows k latent"], slice], Float[Tensor, "rows k"]],
+) -> Callable[[slice], Callable[[Float[Tensor, "rows k latent"]], Float[Tensor, "rows k"]]]:
+    """`weigh` of a model with one Gaussian posterior: log p(x|z) + log p(z) - log q(z|x).
+
+    Arguments:
+        posterior: of some rows of x. log_prior: log p(z). nll: -log p(x|z) of codes for these rows.
+    """
+
+    def weigh(rows: slice) -> Callable[[Tensor], Tensor]:
+        q = posterior(rows)
+
+        def log_weight(eps: Tensor) -> Tensor:
+            z, log_q = q.draw(eps)
+            return log_prior(z) - log_q - nll(z, rows)
+
+        return log_weight
+
+    return weigh
+
+
 class Grid(NamedTuple):
     """z: (points, latent) codes of an even grid; log_volume: of the cell around each."""
 
@@ -78,3 +102,10 @@ def grid(latent: int) -> Grid:
     """
     line = torch.linspace(-REACH, REACH, SIDE + 1)
     return Grid(torch.cartesian_prod(*[line] * latent).view(-1, latent), latent * math.log(2 * REACH / SIDE))
+
+
+def resolved(q: Gaussian) -> bool:
+    """Whether `grid` covers every posterior and is fine enough for it."""
+    deviation = q.log_diagonal.exp()
+    inside = q.mu.abs() + 3 * deviation <= REACH
+    return bool(inside.all()) and bool((deviation >= 2 / 3 * (2 * REACH / SIDE)).all())

@@ -66,6 +66,7 @@ class Residual(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.second = _mix(size, width, width, 3)
         nn.init.zeros_(self.second.weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         """As wide as x."""

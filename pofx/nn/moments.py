@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent, MultivariateNormal, Normal
 
 from pofx.core import Noise
+from pofx.nn.ranks import summed
 
 FULL = 256
 """Codes up to this length have a full covariance, longer ones a diagonal."""
@@ -26,13 +27,15 @@ class RunningGaussian(nn.Module):
 
     @torch.no_grad()
     def follow(self, z: Float[Tensor, "batch features"]) -> None:
-        """Mixes a batch's moments into the running ones: exactly the moments of the mixture of both."""
+        """Mixes a batch's moments (each part's, where a batch is accumulated) into the running ones: exactly the moments of the
+        mixture of both."""
         self.count += 1
         share = max(1 / int(self.count), 0.01)
-        mean = z.mean(0)
+        count = summed(z.new_tensor(float(len(z))))
+        mean = summed(z.sum(0)) / count
         centred, shift = z - mean, mean - self.mean
         full = self.covariance.ndim == 2
-        within = centred.T @ centred / len(z) if full else centred.square().mean(0)
+        within = summed(centred.T @ centred if full else centred.square().sum(0)) / count
         between = torch.outer(shift, shift) if full else shift.square()
         self.covariance.lerp_(within, share).add_(between, alpha=share * (1 - share))
         self.mean.lerp_(mean, share)

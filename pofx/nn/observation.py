@@ -53,9 +53,11 @@ class Observation(nn.Module):
             raise UsageError(f"bernoulli is for images in [0, 1], and these data are {spec.kind}: choose gaussian or squared_error")
         if kind in LEVELWISE and spec.bits != 8:
             raise UsageError(f"{kind} is for 8-bit images, and these data are not: choose gaussian or bernoulli")
+        if scale is not None and kind == "gaussian" and spec.columns and not any(c.kind in ("number", "integer") for c in spec.columns):
+            raise UsageError("scale is of a table's numbers, and this one has none: leave it out")
         if scale is not None and kind != "gaussian":
             raise UsageError(f"scale is of a gaussian likelihood, and this one is {kind}: leave it out, or choose gaussian")
-        self.spec, self.kind = spec, kind
+        self.spec, self.kind, self.scale = spec, kind, scale
         channels, *size = spec.shape if images else (0,)
         #: Shape of the decoder's output for one example.
         self.outputs = tuple(spec.shape)
@@ -113,7 +115,8 @@ class Observation(nn.Module):
 
     @property
     def _floored(self) -> Tensor:
-        return self.log_scale.clamp(min=FLOOR)
+        # A scale that a person has fixed is theirs.
+        return self.log_scale.clamp(min=FLOOR) if self.scale is None else self.log_scale
 
     def _mixture(self, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """log weights, centres and log scales, each (batch, channels, components, height, width)."""

@@ -113,6 +113,10 @@ class Flow(Prior):
         self.latent = latent
         # Two passes make each autoregressive layer a coupling, which is as fast backwards as forwards.
         self.flow = zuko.flows.NSF(latent, transforms=layers, hidden_features=hidden, passes=2)
+        for transform in self.flow.transform.transforms:
+            if hasattr(transform, "hyper"):
+                nn.init.zeros_(transform.hyper[-1].weight)
+                nn.init.zeros_(transform.hyper[-1].bias)
 
     def log_prob(self, z: Float[Tensor, "... latent"]) -> Float[Tensor, "..."]:
         """By the change of variables."""

@@ -98,7 +98,7 @@ class Autoencoder(Model, Samples, Encodes, Decodes, Denoises):
         reconstruction: Literal["squared_error", "cross_entropy"] = "squared_error"
         """What is minimised; cross_entropy is for images."""
         dropout: Annotated[float, Range(0, 0.9)] = 0.0
-        """Share of the encoder's hidden units that training silences (of the last layer's features for conv)."""
+        """Share of the encoder's hidden units that training silences (of the last layer's features for conv, of the code where that is spatial)."""
         sparsity: Literal["none", "l1", "kl", "top_k"] = "none"
         """l1: small codes; kl: mean activities near a target; top_k: all but the k largest numbers of a code are set to 0."""
         sparsity_weight: NonNegative = 1.0
@@ -155,7 +155,7 @@ class Autoencoder(Model, Samples, Encodes, Decodes, Denoises):
         if config.architecture == "dense":
             return MLP(shape, code, config.hidden, activation=activation, dropout=config.dropout)
         if config.latent_dim is None:
-            return PoolingEncoder(shape, channels=config.channels, activation=activation, last=False)
+            return PoolingEncoder(shape, channels=config.channels, activation=activation, last=False, dropout=config.dropout)
         return ConvEncoder(shape, code, channels=config.channels, activation=activation, dropout=config.dropout)
 
     def _decoder(self, code: int) -> nn.Module:
@@ -243,6 +243,7 @@ class Autoencoder(Model, Samples, Encodes, Decodes, Denoises):
 
     def encode(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, "batch latent"]:
         """The code of each example; a spatial one flattened as (channels, height, width)."""
+        self._refuse(label)
         z = self.encoder(x)
         match self.code_activation:
             case "relu":
@@ -271,6 +272,7 @@ class Autoencoder(Model, Samples, Encodes, Decodes, Denoises):
 
     def decode(self, z: Float[Tensor, "batch latent"], *, label: Tensor | None = None) -> Float[Tensor, "batch ..."]:
         """The data that each code stands for."""
+        self._refuse(label)
         return self.observation.mean(self.decoder(z))
 
     def prior(self) -> Distribution:
@@ -278,16 +280,17 @@ class Autoencoder(Model, Samples, Encodes, Decodes, Denoises):
         return self.codes.distribution()
 
     def sample(self, n: int, *, noise: Noise, label: Tensor | None = None, temperature: float = 1.0) -> Shaped[Tensor, "n ..."]:
-        """Decodes n codes drawn from `prior()` and brought to where codes lie (a relu code is not negative, say), or drawn
-        from the prior that was fitted later.
+        """Decodes n codes drawn from `prior()`, or from the prior that was fitted later, and brought to where codes lie: a
+        relu code is not negative, say.
 
         Arguments:
             temperature: multiplies the standard deviation of the codes.
         """
-        if label is not None:
-            raise UsageError("an autoencoder knows no labels: leave the label out")
-        if self.fitted is not None:
-            return self.decode(self.fitted.draw(noise, temperature=temperature))
-        z = self.codes.draw(noise, temperature=temperature)
+        self._refuse(label)
+        z = (self.fitted or self.codes).draw(noise, temperature=temperature)
         low, high = {"relu": (0.0, math.inf), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}.get(self.code_activation, (-math.inf, math.inf))
         return self.decode(self._largest(z.clamp(low, high)))
+
+    def _refuse(self, label: Tensor | None) -> None:
+        if label is not None:
+            raise UsageError("an autoencoder knows no labels: leave the label out")

@@ -8,7 +8,7 @@ At its best D(z) = log q(z) / prod_j q(z_j), whose mean over q(z) is the total c
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import torch
@@ -236,23 +236,14 @@ class FactorVAE(Model, Samples, Encodes, Decodes, Scores):
         """
         self._refuse(label)
         space = self.observation.likelihood_space()
-        nats = importance.importance_bound(x, self._weigh(x), noise=self.config.latent_dim, samples=samples)
+
+        def nll(z: Tensor, rows: slice) -> Tensor:
+            repeated = x[rows].repeat_interleave(z.shape[1], 0)
+            return self.observation.nll(self.decoder(z.flatten(0, 1)), repeated).view(z.shape[:2])
+
+        weigh = importance.of_gaussians(lambda rows: self.posterior(x[rows]), lambda z: losses.normal_log_prob(z, 0.0, 0.0), nll)
+        nats = importance.importance_bound(x, weigh, noise=self.config.latent_dim, samples=samples)
         return core.Likelihood(nats=nats, kind="lower bound", space=space, samples=samples)
-
-    def _weigh(self, x: Tensor) -> Callable[[slice], Callable[[Tensor], Tensor]]:
-        """log p(x, z) - log q(z|x) of several draws for some examples."""
-
-        def rows(part: slice) -> Callable[[Tensor], Tensor]:
-            q = self.posterior(x[part])
-
-            def log_weight(eps: Tensor) -> Tensor:
-                z, log_q = q.draw(eps)
-                nll = self.observation.nll(self.decoder(z.flatten(0, 1)), x[part].repeat_interleave(z.shape[1], 0))
-                return losses.normal_log_prob(z, 0.0, 0.0) - log_q - nll.view(z.shape[:2])
-
-            return log_weight
-
-        return rows
 
     def _refuse(self, label: Tensor | None) -> None:
         if label is not None:

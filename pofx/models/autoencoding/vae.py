@@ -9,7 +9,7 @@ parts of the divergence.
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import torch
@@ -31,13 +31,18 @@ from pofx.nn.priors import Flow, Prior, StandardNormal, Vamp
 
 CODES = 4096
 """Codes of a grid that are decoded at once."""
+DRAWS = 1000
+"""Codes of a learned prior whose spread is taken."""
 
 
 class VAE(Model, Samples, Encodes, Decodes, Scores):
     """An encoder that gives a Gaussian over codes, and a decoder that gives a distribution over data.
 
+    Networks of one's own (`encoder=`, from Python) go from x to mu and log variances, 2 latent-dim numbers, or with a full
+    covariance to those and what is below the diagonal of its factor; `decoder=` from a code to `observation.outputs`.
+
     The loss terms `reconstruction` (-E log p(x|z)) and `kl` (E log q(z|x) / p(z)) are in nats per example, whatever their
-    weights; further terms are zero by default: `tightening`, what the bound of K draws gains over theirs; `free_bits`, what
+    weights; settings add further terms: `tightening`, what the bound of K draws gains over theirs; `free_bits`, what
     lifts each dimension's divergence to its allowance; `total_correlation` and `mmd` of the aggregated posterior.
 
     References:
@@ -90,9 +95,10 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         warmup: core.Fraction = 0.1
         """Share of the budget over which the weight of the divergence rises from 0 to beta."""
         free_bits: core.NonNegative = 0.0
-        """Nats of divergence that each latent dimension has for nothing; less is not rewarded."""
+        """Nats of divergence that each latent dimension has for nothing at first; falls to 0 over the budget. In training only."""
         total_correlation: core.NonNegative = 1.0
-        """Weight of the part of the divergence by which the latent dimensions depend on each other (beta-TCVAE: more than 1)."""
+        """Weight of the dependence of the latent dimensions on each other (beta-TCVAE: more than 1), which the divergence contains
+        once: the total correlation is added with this weight less 1."""
         mmd: core.NonNegative = 0.0
         """Weight of the maximum mean discrepancy between codes and prior: InfoVAE; with beta 0 a WAE-MMD."""
         conditional: bool = False
@@ -106,10 +112,8 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
             for name, neutral in (("free_bits", 0.0), ("total_correlation", 1.0), ("mmd", 0.0)):
                 if getattr(self, name) != neutral and not plain:
                     raise UsageError(f"{name.replace('_', '-')} is for a diagonal covariance and the prior normal: leave it at {neutral:g}")
-            if self.mmd and self.importance_samples > 1:
-                raise UsageError("mmd compares one code an example with the prior: leave importance-samples at 1")
-            if self.total_correlation != 1 and self.importance_samples > 1:
-                raise UsageError("total-correlation takes one code an example: leave importance-samples at 1")
+                if getattr(self, name) != neutral and self.importance_samples > 1:
+                    raise UsageError(f"{name.replace('_', '-')} takes one code an example: leave importance-samples at 1")
 
     def __init__(self, spec: DataSpec, config: Config, *, encoder: nn.Module | None = None, decoder: nn.Module | None = None) -> None:
         super().__init__(spec, config)
@@ -205,7 +209,8 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
     # ----------------------------------------------------------------------------------------------------- training
 
     def loss(self, batch: Batch) -> Loss:
-        """-E_q log p(x|z) and KL(q(z|x) || N(0, I)) with its warm-up; in training mode it also counts the labels."""
+        """-E_q log p(x|z) and E_q log q(z|x) / p(z) with its warm-up, in closed form where p(z) is N(0, I), and what the settings
+        add; in training mode it also counts the labels."""
         label = batch.label if self.config.conditional else None
         if self.training and label is not None:
             labels.count(self.label_counts, label)
@@ -226,8 +231,9 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
             terms = {"reconstruction": nll.mean(), "kl": ratio.mean()}
             bound = (math.log(k) - (-nll - weight * ratio).logsumexp(1)).mean()
             terms["tightening"] = bound - terms["reconstruction"] - weight * terms["kl"]
-        if config.free_bits:
-            terms["free_bits"] = (config.free_bits - q.kl_per_dimension().mean(0)).clamp(min=0).sum()
+        if config.free_bits and self.training:
+            allowance = config.free_bits * (1 - float(self.progress))
+            terms["free_bits"] = (allowance - q.kl_per_dimension().mean(0)).clamp(min=0).sum()
             weights["free_bits"] = weight
         if config.total_correlation != 1:
             terms["total_correlation"] = losses.total_correlation(z, q.mu, 2 * q.log_diagonal, self.spec.size)
@@ -245,10 +251,13 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
 
     def symptoms(self, batch: Batch) -> Mapping[str, str]:
         """Codes that have collapsed onto the prior, once the divergence has its full weight."""
-        if float(self.progress) < self.config.warmup or self.config.prior != "normal":
+        if float(self.progress) < min(0.95, self.config.warmup):
             return {}
         q = self.posterior(batch.x, batch.label if self.config.conditional else None)
-        return collapsed(q.mu, q.kl_per_dimension().mean(0))
+        # A learned prior has a scale of its own; its nats are not those of N(0, I).
+        if self.config.prior == "normal":
+            return collapsed(q.mu, q.kl_per_dimension().mean(0))
+        return collapsed(q.mu / self.code_prior.draw(Noise(0, DRAWS, device=self.device)).std(0))
 
     # ------------------------------------------------------------------------------------------------- capabilities
 
@@ -279,7 +288,7 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
 
         Arguments:
             mode: the mean of p(x|z) or a draw from it. None: the mean for images, a draw for anything else.
-            temperature: multiplies the standard deviation of the prior.
+            temperature: multiplies the standard deviation of the prior (of each component of vamp, of the noise behind flow).
         """
         self._check(label, n, lowest=0)
         if self.config.conditional and label is None:
@@ -296,8 +305,8 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         A conditional model without labels gives log sum_y p(y) p(x|y) over the training marginal.
 
         Arguments:
-            samples: K. None: the integral over an even grid of codes, exact to rounding, where codes have at most two
-                dimensions and the data are coins or few numbers; else K = 64.
+            samples: K. None: the integral, by an even grid of codes, where they have at most two dimensions, the data are coins
+                or few numbers, and the grid resolves the posterior of each example; else K = 64.
         Raises `UsageError` where p(x|z) is no likelihood of these data.
         """
         space = self.observation.likelihood_space()
@@ -309,18 +318,29 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
             choices = [torch.full((len(x),), y, device=x.device) for y in range(len(self.label_counts))]
             log_marginal = (self.label_counts.to(torch.float32) + (self.label_counts.sum() == 0)).log()
             log_marginal = log_marginal - log_marginal.logsumexp(0)
-        if samples is None and self._integrable:
+        if samples is None and self._integrable and all(importance.resolved(self.posterior(x, y)) for y in choices):
             nats = torch.stack([self._integral(x, y) for y in choices])
         else:
             samples = importance.BLOCK if samples is None else samples
-            size = self.config.latent_dim
-            nats = torch.stack([importance.importance_bound(x, self._weigh(x, y), noise=size, samples=samples) for y in choices])
+            nats = torch.stack([self._bound(x, y, samples) for y in choices])
         return core.Likelihood(
             nats=(nats + log_marginal[:, None]).logsumexp(0),
             kind="exact" if samples is None else "lower bound",
             space=space,
             samples=samples,
         )
+
+    def _bound(self, x: Tensor, label: Tensor | None, samples: int) -> Float[Tensor, " batch"]:
+        def rows(part: slice) -> Tensor | None:
+            return None if label is None else label[part]
+
+        weigh = importance.of_gaussians(
+            lambda part: self.posterior(x[part], rows(part)),
+            self.code_prior.log_prob,
+            lambda z, part: self._nll_of_each(z, x[part], rows(part)),
+        )
+        numbers = math.prod(self.observation.outputs)
+        return importance.importance_bound(x, weigh, noise=self.config.latent_dim, samples=samples, numbers=numbers)
 
     @property
     def _integrable(self) -> bool:
@@ -339,18 +359,3 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
                 log_joint = self.code_prior.log_prob(z) - self.observation.nll_of_pairs(output, x[rows])
                 total[rows] = torch.logaddexp(total[rows], log_joint.logsumexp(1))
         return total + log_volume
-
-    def _weigh(self, x: Tensor, label: Tensor | None) -> Callable[[slice], Callable[[Tensor], Tensor]]:
-        """log p(x, z) - log q(z|x) of several draws for some examples."""
-
-        def rows(part: slice) -> Callable[[Tensor], Tensor]:
-            y = None if label is None else label[part]
-            q = self.posterior(x[part], y)
-
-            def log_weight(eps: Tensor) -> Tensor:
-                z, log_q = q.draw(eps)
-                return self.code_prior.log_prob(z) - log_q - self._nll_of_each(z, x[part], y)
-
-            return log_weight
-
-        return rows

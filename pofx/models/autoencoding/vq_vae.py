@@ -6,7 +6,7 @@
 The decoder's gradient passes the quantisation as if it were not there, and the entries follow what they stand for. Since
 q(k|x) is a single k,  log p(x) >= log p(x|e_k) + log p(k).
 
-Reached on Fashion-MNIST in 3 passes (some 4 minutes of one core of its own): squared error 0.0059 a pixel over the first
+Reached on Fashion-MNIST in 3 passes, half of the recipe's (some 4 minutes of one core of its own): squared error 0.0059 a pixel over the first
 1,000 test images, a codebook of 256 entries as evenly used as 146, codes of 167 bits.
 """
 
@@ -230,8 +230,11 @@ class VQVAE(Model, Samples, Encodes, Decodes, Scores):
     def loss(self, batch: Batch) -> Loss:
         """The autoencoder's: `reconstruction` and `commitment`; in training mode the codebook follows the batch."""
         z = self._vectors(batch.x)
-        codes = self.codebook.learn(z.detach()) if self.training else self.codebook.nearest(z)
-        entries = self.codebook[codes]
+        if self.training:
+            codes, entries = self.codebook.learn(z.detach())
+        else:
+            codes = self.codebook.nearest(z)
+            entries = self.codebook[codes]
         number, _ = perplexity(codes, self.config.codebook_size)
         return Loss(
             {
@@ -355,7 +358,7 @@ class VQVAE(Model, Samples, Encodes, Decodes, Scores):
         likelihood of these data."""
         self._refuse(label)
         space = self.observation.likelihood_space()
-        return Likelihood(nats=-self._negative_bound(x), kind="lower bound", space=space, samples=1)
+        return Likelihood(nats=-self._negative_bound(x), kind="lower bound", space=space)
 
     def _refuse(self, label: Tensor | None) -> None:
         if label is not None:
