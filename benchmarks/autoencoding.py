@@ -50,7 +50,7 @@ class System:
 SYSTEMS = {
     "784-32-784": System("autoencoder", {"latent_dim": 32, "hidden": (), "code_activation": "relu"}, 10, "mse", None),
     "deep dense 32": System("autoencoder", {"latent_dim": 32, "hidden": (1024, 512)}, 10, "mse", 0.0078),
-    "conv 64": System("autoencoder", {"latent_dim": 64, "architecture": "conv", "channels": 64}, 10, "mse", 0.0055),
+    "conv 64": System("autoencoder", {"latent_dim": 64, "architecture": "conv"}, 10, "mse", 0.0055),
     "dense vae": System("vae", {"latent_dim": 40}, 10, "nll", 228.7),
     "dense vae, an hour": System("vae", {"latent_dim": 40}, 60, "nll", 226.7),
     "hierarchical, an hour": System("hierarchical_vae", {}, 60, "nll", 224.6),
