@@ -162,7 +162,12 @@ class Run:
         foreign.check(recorded, self.networks, where)
         model = cls(DataSpec.from_json(description["spec"]), cls.Config.from_json(description["config"]), **self.networks)
         foreign.check_same(recorded, model, where)
-        checkpoint.restore(model, tensors[checkpoint.AVERAGE], resizable=cls.resizable)
+        try:
+            checkpoint.restore(model, tensors[checkpoint.AVERAGE], resizable=cls.resizable)
+        except checkpoint.Damaged as error:
+            # Every byte was verified: it is the model's file that is another one now.
+            made = self.info.get("versions", {}).get("pofx", "another version")
+            raise UsageError(f"{self.path} was trained with another version of the model (pofx {made}): {error}; train it again") from error
         for sentence in priors.attach(model, self, prior):
             progress.warn(sentence)
         return model.to(device).eval().requires_grad_(False)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from refusals import refused
 
@@ -139,8 +140,6 @@ def test_a_walk_begins_and_ends_at_reconstructions(images, tmp_path, capsys):
     succeeds(capsys, "interpolate", run, "--data", source, "--rows", 1, "--steps", 3, "--out", tmp_path / "walk.npz")
     walk = np.load(tmp_path / "walk.npz")["x"].astype(int)
     succeeds(capsys, "encode", run, "--data", source, "--out", tmp_path / "z.npy")
-    import torch
-
     model = pofx.load(run)
     z = torch.from_numpy(np.load(tmp_path / "z.npy"))[:2]
     # The model is conditional: the walk stays in the class of its first example.
@@ -232,3 +231,18 @@ def test_a_run_finds_its_data_from_another_folder(tmp_path, monkeypatch, capsys)
     (tmp_path / "x.npy").rename(tmp_path / "elsewhere" / "gone.npy")
     assert main(["evaluate", str(tmp_path / "run")]) == 2
     assert "x.npy" in capsys.readouterr().err
+
+
+def test_a_run_of_a_model_that_has_changed_is_one_sentence(tmp_path, capsys, monkeypatch):
+    succeeds(capsys, "train", "autoencoder", "--data", "digits", "--steps", 2, "--quiet", "true", "--run", tmp_path / "run")
+    from pofx import discovery
+
+    changed = discovery.model("autoencoder")
+    build = changed.__init__
+
+    def grown(self, *arguments, **networks):
+        build(self, *arguments, **networks)
+        self.register_buffer("new", torch.zeros(1))
+
+    monkeypatch.setattr(changed, "__init__", grown)
+    assert "another version of the model" in refused(capsys, "sample", tmp_path / "run")
