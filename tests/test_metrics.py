@@ -350,3 +350,17 @@ def test_intervals_cover_what_is_to_be_expected(name):
     covered = np.mean([abs(value - truth) <= 1.96 * error for value, error in found])
     print(f"{name}: covered {covered:.1%}")
     assert 0.90 <= covered <= 0.99
+
+
+def test_the_extrapolated_frechet_distance_loses_most_of_its_bias():
+    """Samples of a shifted Gaussian: the shift alone is the distance of endless ones to enough real data."""
+    real, shift = np.random.default_rng(100).standard_normal((20_000, 8)), np.eye(8)[0] * 0.5
+    found = []
+    for seed in range(30):
+        fake = np.random.default_rng(seed).standard_normal((400, 8)) + shift
+        found.append((metrics.frechet_distance(real, fake), metrics.frechet_infinity(real, fake, seed=seed)))
+    plain, endless = np.mean(found, 0) - 0.25
+    assert plain > 0.02
+    assert abs(endless) < 0.5 * plain
+    with pytest.raises(ValueError, match="at least"):
+        metrics.frechet_infinity(real, fake[:3])

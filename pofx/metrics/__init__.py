@@ -6,7 +6,7 @@ Their arithmetic is in pure functions on arrays, which anyone can import from he
 from pofx.metrics.codes import active_units, linear_probe, neighbour_purity
 from pofx.metrics.copying import authenticity, c_t
 from pofx.metrics.disentanglement import dci, factor_vae_score, mig, sap
-from pofx.metrics.frechet import frechet_distance
+from pofx.metrics.frechet import frechet_distance, frechet_infinity
 from pofx.metrics.kernel import kernel_distance, kernel_mmd
 from pofx.metrics.labels import class_coverage, missing_classes, total_variation
 from pofx.metrics.modes import mode_coverage
@@ -25,6 +25,7 @@ __all__ = [
     "dci",
     "factor_vae_score",
     "frechet_distance",
+    "frechet_infinity",
     "kernel_distance",
     "kernel_mmd",
     "linear_probe",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
+from torch import Tensor
 
 from pofx.core import Samples, mix
 from pofx.findings import Flag, Row, mean, number, share
@@ -163,15 +164,17 @@ def measure(subject: "Subject") -> Iterator[Row | Flag]:
     yield row("authenticity", "share", model=authentic, error=error, draws=draws, better="floor", floor=truth)
     found = copies(held_distance, fake_distance)
     copied, error, draws = share(found.fake)
+    shown, known = _bytes(subject, subject.drawn), set(_bytes(subject, subject.training.x))
     yield row(
         "copies of training examples", "share", model=copied, error=error, draws=draws, floor=float(found.held.mean()), better="floor",
         meaning=f"far nearer to one training example than to any other, as {found.expected:.1%} of held-out examples are",
+        note=f"{sum(sample in known for sample in shown):,} samples equal one of {len(train):,} training examples exactly",
     )  # fmt: skip
     again, error, draws = share(repeated(real, fake))
     theirs = float(repeated(real, real).mean())
     yield row(
         "repeated samples", "share", model=again, error=error, draws=draws, floor=theirs, better="floor",
-        meaning="another sample nearer than a tenth of the usual distance", note=f"{_exact(subject):,} exact duplicates",
+        meaning="another sample nearer than a tenth of the usual distance", note=f"{len(shown) - len(set(shown)):,} exact duplicates",
     )  # fmt: skip
     if len(real) < CERTAIN:
         return
@@ -190,7 +193,6 @@ def measure(subject: "Subject") -> Iterator[Row | Flag]:
         )
 
 
-def _exact(subject: "Subject") -> int:
-    """Samples that equal an earlier one in the source's units."""
-    shown = np.asarray(subject.train.codec.show(subject.drawn))
-    return len(shown) - len({row.tobytes() for row in shown})
+def _bytes(subject: "Subject", x: Tensor) -> list[bytes]:
+    """Each example in the source's units, so that equal ones are equal."""
+    return [row.tobytes() for row in np.asarray(subject.train.codec.show(x))]

@@ -19,6 +19,8 @@ kinds = frozenset({"images", "vectors", "sequences"})
 
 #: Examples of which half still have a covariance.
 LEAST = 4
+#: Numbers of samples through which a line is drawn.
+SIZES = 15
 
 
 def _factor(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -49,11 +51,42 @@ def frechet_distance(real: Float[np.ndarray, "n features"], fake: Float[np.ndarr
     return max(0.0, float(((mean1 - mean2) ** 2).sum() + (root1**2).sum() + (root2**2).sum() - 2 * cross))
 
 
+def frechet_infinity(real: Float[np.ndarray, "n features"], fake: Float[np.ndarray, "m features"], *, seed: int = 0) -> float:
+    """The Fréchet distance that endless samples would have: the bias of m samples falls as 1/m, so that a line through the
+    distances of 15 numbers of them, from half to all, meets 1/m = 0 there. The real data stay all that there are.
+
+    Raises `ValueError` for fewer than 4 samples.
+
+    References:
+        Effectively Unbiased FID and Inception Score and Where to Find Them (Chong and Forsyth, 2020),
+        https://arxiv.org/abs/1911.07023
+    """
+    if len(fake) < LEAST:
+        raise ValueError(f"an extrapolation takes at least {LEAST} samples, not {len(fake)}")
+    random = np.random.default_rng(seed)
+    sizes = np.linspace(len(fake) // 2, len(fake), SIZES).astype(int)
+    found = [frechet_distance(real, fake[random.permutation(len(fake))[:size]]) for size in sizes]
+    return float(np.polyfit(1 / sizes, found, 1)[1])
+
+
 def measure(subject: "Subject") -> Iterator[Row]:
-    """In the features of choice, and in principal components as a cross-check, so that no model is tuned to one network."""
+    """In the features of choice, and in principal components as a cross-check, so that no model is tuned to one network; with
+    `full` also to the training part, which published numbers mostly are, and for endless samples."""
     if subject.n < LEAST:
         return
     yield _row(subject, subject.features)
+    if subject.full:
+        by = subject.features
+        real, fake, train, other = (subject.seen(which, by) for which in ("real", "drawn", "training", "other"))
+        common = {"about": "samples", "unit": "in mean variances of a feature", "n": len(fake), "features": by.name, "error": None}
+        yield Row(
+            name="Fréchet distance to training data", model=frechet_distance(train, fake), floor=frechet_distance(train, real),
+            note=f"to {len(train):,} training examples; real: held-out data", **common,
+        )  # fmt: skip
+        yield Row(
+            name="Fréchet distance of endless samples", model=frechet_infinity(real, fake), floor=frechet_infinity(real, other),
+            meaning=f"a line through {SIZES} numbers of samples, met at 1/n = 0; the real data stay as many", **common,
+        )  # fmt: skip
     if subject.components.name != subject.features.name:
         yield _row(subject, subject.components)
 
