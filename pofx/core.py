@@ -479,6 +479,10 @@ class Model(nn.Module, ABC):
         """For a model without players: one ordered pass; its memory after each batch is kept in buffers."""
         raise TypeError(f"{type(self).__name__} has no players and defines no fit()")
 
+    def risen(self, share: float) -> float:
+        """How far a weight has come, in [0, 1], that rises evenly from 0 over the first `share` of the budget."""
+        return 1.0 if share == 0 else min(1.0, float(self.progress) / share)
+
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences about what was chosen from the data, told before training."""

@@ -31,6 +31,12 @@ def check(label: Tensor | None, n: int, counts: Tensor | None, name: str, *, low
         raise UsageError(f"label must be {n:,} class numbers from {lowest} to {classes - 1}, one for each example")
 
 
+def refuse(label: Tensor | None, name: str) -> None:
+    """Raises `UsageError` for a label that a model without labels, called `name` with its article, is given."""
+    if label is not None:
+        raise UsageError(f"{name} takes no labels: leave the label out")
+
+
 def place(label: Int64[Tensor, " batch"] | None, like: Tensor, classes: int) -> Int64[Tensor, " batch"]:
     """The class of each row of `like`, and `classes`, which is the null label, where there is none."""
     if label is None:

@@ -197,6 +197,11 @@ class Observation(nn.Module):
             return (self._levels(output).softmax(2) * level).sum(2)
         return self._location(output)
 
+    def show(self, output: Float[Tensor, "batch ..."], noise: Noise, mode: Literal["draw", "mean"] | None) -> Float[Tensor, "batch ..."]:
+        """The mean of each output's distribution, or a draw from it. None: the mean of images, a draw of anything else."""
+        mode = mode or ("mean" if self.spec.kind == "images" else "draw")
+        return self.mean(output) if mode == "mean" else self.draw(output, noise)
+
     def draw(self, output: Float[Tensor, "batch ..."], noise: Noise) -> Float[Tensor, "batch ..."]:
         """One x of each output's distribution, in the space of `Batch.x`. squared_error, which has none, gives its mean."""
         if self.spec.columns:

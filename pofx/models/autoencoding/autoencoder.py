@@ -38,6 +38,7 @@ from pofx.core import (
     Samples,
     UsageError,
 )
+from pofx.nn import labels
 from pofx.nn.conv import LARGE, ConvDecoder, ConvEncoder, PoolingEncoder, UpsamplingDecoder, code_shape
 from pofx.nn.corruption import corrupt
 from pofx.nn.foreign import Foreign
@@ -243,7 +244,7 @@ class Autoencoder(Model, Samples, Encodes, Decodes, Denoises):
 
     def encode(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, "batch latent"]:
         """The code of each example; a spatial one flattened as (channels, height, width)."""
-        self._refuse(label)
+        labels.refuse(label, "an autoencoder")
         z = self.encoder(x)
         match self.code_activation:
             case "relu":
@@ -272,7 +273,7 @@ class Autoencoder(Model, Samples, Encodes, Decodes, Denoises):
 
     def decode(self, z: Float[Tensor, "batch latent"], *, label: Tensor | None = None) -> Float[Tensor, "batch ..."]:
         """The data that each code stands for."""
-        self._refuse(label)
+        labels.refuse(label, "an autoencoder")
         return self.observation.mean(self.decoder(z))
 
     def prior(self) -> Distribution:
@@ -286,11 +287,7 @@ class Autoencoder(Model, Samples, Encodes, Decodes, Denoises):
         Arguments:
             temperature: multiplies the standard deviation of the codes.
         """
-        self._refuse(label)
+        labels.refuse(label, "an autoencoder")
         z = (self.fitted or self.codes).draw(noise, temperature=temperature)
         low, high = {"relu": (0.0, math.inf), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}.get(self.code_activation, (-math.inf, math.inf))
         return self.decode(self._largest(z.clamp(low, high)))
-
-    def _refuse(self, label: Tensor | None) -> None:
-        if label is not None:
-            raise UsageError("an autoencoder knows no labels: leave the label out")

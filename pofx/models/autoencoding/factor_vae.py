@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
-from torch.distributions import Independent, Normal
+from torch.distributions import Independent
 
 from pofx import core, losses
 from pofx.core import (
@@ -31,15 +31,15 @@ from pofx.core import (
     Recipe,
     Samples,
     Scores,
-    UsageError,
 )
-from pofx.nn import importance
+from pofx.nn import importance, labels
 from pofx.nn.collapse import collapsed
 from pofx.nn.conv import LARGE
 from pofx.nn.gaussian import Gaussian
 from pofx.nn.mlp import MLP
 from pofx.nn.observation import Observation
 from pofx.nn.pair import pair
+from pofx.nn.priors import StandardNormal
 
 
 def permuted(z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch latent"]:
@@ -103,6 +103,7 @@ class FactorVAE(Model, Samples, Encodes, Decodes, Scores):
             dropout=config.dropout,
         )
         self.discriminator = MLP(config.latent_dim, 1, config.discriminator_hidden, activation="leaky_relu")
+        self.code_prior = StandardNormal(config.latent_dim)
 
     @classmethod
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
@@ -143,7 +144,7 @@ class FactorVAE(Model, Samples, Encodes, Decodes, Scores):
         """The terms `reconstruction`, `kl` and `total_correlation`, the last two with their warm-up."""
         q = self.posterior(batch.x)
         z, _ = q.draw(torch.randn_like(q.mu))
-        rise = 1.0 if self.config.warmup == 0 else min(1.0, float(self.progress) / self.config.warmup)
+        rise = self.risen(self.config.warmup)
         return Loss(
             {
                 "reconstruction": self.observation.nll(self.decoder(z), batch.x).mean(),
@@ -193,17 +194,16 @@ class FactorVAE(Model, Samples, Encodes, Decodes, Scores):
 
     def prior(self) -> Independent:
         """N(0, I)."""
-        zeros = torch.zeros(self.config.latent_dim, device=self.device)
-        return Independent(Normal(zeros, torch.ones_like(zeros)), 1)
+        return self.code_prior.distribution()
 
     def encode(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, "batch latent"]:
         """The posterior mean. Raises `UsageError` for a label, as all of these do: the model takes none."""
-        self._refuse(label)
+        labels.refuse(label, "a factor_vae")
         return self.posterior(x).mu
 
     def decode(self, z: Float[Tensor, "batch latent"], *, label: Tensor | None = None) -> Float[Tensor, "batch ..."]:
         """The mean of p(x|z); in tables the likeliest category."""
-        self._refuse(label)
+        labels.refuse(label, "a factor_vae")
         return self.observation.mean(self.decoder(z))
 
     def sample(
@@ -221,10 +221,10 @@ class FactorVAE(Model, Samples, Encodes, Decodes, Scores):
             mode: the mean of p(x|z) or a draw from it. None: the mean for images, a draw for anything else.
             temperature: multiplies the spread of the codes.
         """
-        self._refuse(label)
-        drawn = self.fitted.draw(noise, temperature=temperature) if self.fitted else temperature * noise.normal(self.config.latent_dim)
-        output, mode = self.decoder(drawn), mode or ("mean" if self.spec.kind == "images" else "draw")
-        return self.observation.mean(output) if mode == "mean" else self.observation.draw(output, noise)
+        labels.refuse(label, "a factor_vae")
+        drawn = (self.fitted or self.code_prior).draw(noise, temperature=temperature)
+        output = self.decoder(drawn)
+        return self.observation.show(output, noise, mode)
 
     @torch.no_grad()
     def log_prob(self, x: Tensor, *, label: Tensor | None = None, samples: int = importance.BLOCK) -> core.Likelihood:
@@ -234,7 +234,7 @@ class FactorVAE(Model, Samples, Encodes, Decodes, Scores):
             samples: K.
         Raises `UsageError` where p(x|z) is no likelihood of these data.
         """
-        self._refuse(label)
+        labels.refuse(label, "a factor_vae")
         space = self.observation.likelihood_space()
 
         def nll(z: Tensor, rows: slice) -> Tensor:
@@ -244,7 +244,3 @@ class FactorVAE(Model, Samples, Encodes, Decodes, Scores):
         weigh = importance.of_gaussians(lambda rows: self.posterior(x[rows]), lambda z: losses.normal_log_prob(z, 0.0, 0.0), nll)
         nats = importance.importance_bound(x, weigh, noise=self.config.latent_dim, samples=samples)
         return core.Likelihood(nats=nats, kind="lower bound", space=space, samples=samples)
-
-    def _refuse(self, label: Tensor | None) -> None:
-        if label is not None:
-            raise UsageError("a factor_vae takes no labels: leave the label out")

@@ -15,14 +15,15 @@ from typing import Annotated, Literal
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
-from torch.distributions import Independent, Normal
+from torch.distributions import Independent
 
 from pofx import core, losses
 from pofx.core import Batch, Budget, DataSpec, Decodes, Encodes, Loss, Model, Noise, Optimizer, Recipe, Samples, Scores, UsageError
-from pofx.nn import importance
+from pofx.nn import importance, labels
 from pofx.nn.conv import LARGE, pyramid
 from pofx.nn.ladder import Ladder, Scale
 from pofx.nn.observation import Observation
+from pofx.nn.priors import StandardNormal
 
 IDLE = 0.01
 """Nats an example below which a layer of latents holds nothing."""
@@ -79,6 +80,7 @@ class HierarchicalVAE(Model, Samples, Encodes, Decodes, Scores):
         self.observation = Observation(spec, config.likelihood or Observation.natural(spec))
         self.ladder = Ladder(spec.shape, _scales(spec, config), dropout=config.dropout)
         self.latent = sum(self.ladder.codes)
+        self.code_prior = StandardNormal(self.latent)
 
     @classmethod
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
@@ -127,7 +129,7 @@ class HierarchicalVAE(Model, Samples, Encodes, Decodes, Scores):
         kl = self.layer_kl(mu, log_var)
         terms = {"reconstruction": reconstruction, "kl": kl.sum()}
         config, progress = self.config, float(self.progress)
-        weight = config.beta * (1.0 if config.warmup == 0 else min(1.0, progress / config.warmup))
+        weight = config.beta * self.risen(config.warmup)
         weights = {"kl": weight}
         if self.training and config.free_bits:
             # max(kl, allowance) = kl + what is missing to the allowance, which cancels the gradient of idle layers.
@@ -158,25 +160,20 @@ class HierarchicalVAE(Model, Samples, Encodes, Decodes, Scores):
 
     def prior(self) -> Independent:
         """N(0, I) over the standardised codes of all layers."""
-        zeros = torch.zeros(self.latent, device=self.device)
-        return Independent(Normal(zeros, torch.ones_like(zeros)), 1)
+        return self.code_prior.distribution()
 
     def encode(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, "batch latent"]:
         """The posterior means of all layers, each given the means above it."""
-        self._check(label)
+        labels.refuse(label, "a hierarchical_vae")
         return self._walk(x, torch.zeros(len(x), self.latent, device=x.device))[1]
 
     def decode(self, z: Float[Tensor, "batch latent"], *, label: Tensor | None = None) -> Float[Tensor, "batch ..."]:
         """The mean of p(x|z); in tables the likeliest category."""
-        self._check(label)
+        labels.refuse(label, "a hierarchical_vae")
         return self.observation.mean(self._output(z))
 
     def _output(self, z: Float[Tensor, "batch latent"]) -> Tensor:
         return self.ladder(None, z).unflatten(1, self.spec.shape)
-
-    def _check(self, label: Tensor | None) -> None:
-        if label is not None:
-            raise UsageError("a hierarchical VAE knows no labels: leave the label out")
 
     def sample(
         self,
@@ -193,11 +190,10 @@ class HierarchicalVAE(Model, Samples, Encodes, Decodes, Scores):
             mode: the mean of p(x|z) or a draw from it. None: the mean for images, a draw for anything else.
             temperature: multiplies the standard deviation of every layer's prior.
         """
-        self._check(label)
-        z = temperature * noise.normal(self.latent) if self.fitted is None else self.fitted.draw(noise, temperature=temperature)
+        labels.refuse(label, "a hierarchical_vae")
+        z = (self.fitted or self.code_prior).draw(noise, temperature=temperature)
         output = self._output(z)
-        mode = mode or ("mean" if self.spec.kind == "images" else "draw")
-        return self.observation.mean(output) if mode == "mean" else self.observation.draw(output, noise)
+        return self.observation.show(output, noise, mode)
 
     @torch.no_grad()
     def log_prob(self, x: Tensor, *, label: Tensor | None = None, samples: int = importance.BLOCK) -> core.Likelihood:
@@ -206,7 +202,7 @@ class HierarchicalVAE(Model, Samples, Encodes, Decodes, Scores):
         Arguments:
             samples: K. Raises `UsageError` where p(x|z) is no likelihood of these data.
         """
-        self._check(label)
+        labels.refuse(label, "a hierarchical_vae")
         space = self.observation.likelihood_space()
         nats = importance.importance_bound(
             x, self._weigh(x), noise=self.latent, samples=samples, numbers=max(self.latent, self.ladder.numbers)

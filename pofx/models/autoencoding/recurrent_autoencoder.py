@@ -35,6 +35,7 @@ from pofx.core import (
     Samples,
     UsageError,
 )
+from pofx.nn import labels
 from pofx.nn.moments import RunningGaussian
 from pofx.nn.next_token import probabilities
 from pofx.nn.observation import Observation
@@ -210,12 +211,12 @@ class RecurrentAutoencoder(Model, Samples, Encodes, Decodes):
 
     def encode(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, "batch latent"]:
         """The code of each example, which may be of any length. Raises `UsageError` for a label, as all of these do."""
-        self._refuse(label)
+        labels.refuse(label, "a recurrent_autoencoder")
         return self.encoder(x)
 
     def decode(self, z: Float[Tensor, "batch latent"], *, label: Tensor | None = None) -> Shaped[Tensor, "batch ..."]:
         """Of tokens the likeliest one at each place given those before, `window` of them; of sequences the means."""
-        self._refuse(label)
+        labels.refuse(label, "a recurrent_autoencoder")
         return self._write(z, lambda output: output.argmax(-1))
 
     def _write(
@@ -243,14 +244,10 @@ class RecurrentAutoencoder(Model, Samples, Encodes, Decodes):
             mode: a draw of each token, or the likeliest one. None: a draw. Sequences have means only, and refuse a draw.
             temperature: multiplies the standard deviation of the codes.
         """
-        self._refuse(label)
+        labels.refuse(label, "a recurrent_autoencoder")
         if mode == "draw" and not self.tokens:
             raise UsageError("this decoder gives means of sequences and no distribution: leave --mode draw out")
         z = (self.fitted or self.gaussian).draw(noise, temperature=temperature)
         if mode == "mean" or not self.tokens:
             return self.decode(z)
         return self._write(z, lambda logits: noise.categorical(probabilities(logits)))
-
-    def _refuse(self, label: Tensor | None) -> None:
-        if label is not None:
-            raise UsageError("a recurrent_autoencoder knows no labels: leave the label out")

@@ -216,7 +216,7 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
             labels.count(self.label_counts, label)
             label = labels.hide(label)
         config, q = self.config, self.posterior(batch.x, label)
-        rise = 1.0 if config.warmup == 0 else min(1.0, float(self.progress) / config.warmup)
+        rise = self.risen(config.warmup)
         weight = config.beta * rise
         weights = {"kl": weight}
         if config.importance_samples == 1:
@@ -295,8 +295,7 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
             label = labels.draw(self.label_counts, noise)
         # Under the prior the code does not depend on the label, nor does it under one that was fitted to all codes.
         output = self._output((self.fitted or self.code_prior).draw(noise, temperature=temperature), label)
-        mode = mode or ("mean" if self.spec.kind == "images" else "draw")
-        return self.observation.mean(output) if mode == "mean" else self.observation.draw(output, noise)
+        return self.observation.show(output, noise, mode)
 
     @torch.no_grad()
     def log_prob(self, x: Tensor, *, label: Tensor | None = None, samples: int | None = None) -> core.Likelihood:

@@ -41,6 +41,7 @@ from pofx.core import (
     Scores,
     UsageError,
 )
+from pofx.nn import labels
 from pofx.nn.attention import Memory
 from pofx.nn.codebook import Codebook, perplexity
 from pofx.nn.conv import pyramid, widths
@@ -313,12 +314,12 @@ class VQVAE(Model, Samples, Encodes, Decodes, Scores):
 
     def encode(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, "batch latent"]:
         """The entries of each example, flattened as (place, code_dim). Raises `UsageError` for a label, as all of these do."""
-        self._refuse(label)
+        labels.refuse(label, "a vq_vae")
         return self.codebook[self.codes(x)].flatten(1)
 
     def decode(self, z: Float[Tensor, "batch latent"], *, label: Tensor | None = None) -> Float[Tensor, "batch ..."]:
         """The mean of p(x|e_k), where k are the entries nearest to z: nothing else was ever decoded."""
-        self._refuse(label)
+        labels.refuse(label, "a vq_vae")
         return self.observation.mean(self._output(self.codebook.nearest(self._places(z))))
 
     def _places(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch places code_dim"]:
@@ -342,27 +343,22 @@ class VQVAE(Model, Samples, Encodes, Decodes, Scores):
             mode: the mean of p(x|e_k) or a draw from it. None: the mean for images, a draw for anything else.
             temperature: the prior's logits are divided by it.
         """
-        self._refuse(label)
+        labels.refuse(label, "a vq_vae")
         core.Range(0, open=True).check("temperature", temperature)
         if self.fitted is not None:
             codes = self.codebook.nearest(self._places(self.fitted.draw(noise, temperature=temperature)))
         else:
             codes = self.draw_codes(n, lambda logits: noise.categorical(probabilities(logits, temperature)))
-        mode = mode or ("mean" if self.spec.kind == "images" else "draw")
         output = self._output(codes)
-        return self.observation.mean(output) if mode == "mean" else self.observation.draw(output, noise)
+        return self.observation.show(output, noise, mode)
 
     @torch.no_grad()
     def log_prob(self, x: Tensor, *, label: Tensor | None = None) -> Likelihood:
         """The bound log p(x|e_k) + log p(k) of the entries that x is encoded to. Raises `UsageError` where p(x|e_k) is no
         likelihood of these data."""
-        self._refuse(label)
+        labels.refuse(label, "a vq_vae")
         space = self.observation.likelihood_space()
         return Likelihood(nats=-self._negative_bound(x), kind="lower bound", space=space)
-
-    def _refuse(self, label: Tensor | None) -> None:
-        if label is not None:
-            raise UsageError("a vq_vae knows no labels: leave the label out")
 
 
 def straight_through(z: Float[Tensor, "..."], entries: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -15,15 +15,17 @@ from typing import Annotated, Literal
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
-from torch.distributions import Independent, Normal
+from torch.distributions import Independent
 
 from pofx import core, losses
-from pofx.core import Batch, Budget, DataSpec, Decodes, Encodes, Loss, Model, Noise, Optimizer, Player, Recipe, Samples, UsageError
+from pofx.core import Batch, Budget, DataSpec, Decodes, Encodes, Loss, Model, Noise, Optimizer, Player, Recipe, Samples
+from pofx.nn import labels
 from pofx.nn.adversarial import discriminator_loss
 from pofx.nn.conv import LARGE
 from pofx.nn.mlp import MLP
 from pofx.nn.observation import Observation
 from pofx.nn.pair import pair
+from pofx.nn.priors import StandardNormal
 
 SETTLED = 0.5
 """Share of the budget after which codes should be where the prior is."""
@@ -78,6 +80,7 @@ class AdversarialAutoencoder(Model, Samples, Encodes, Decodes):
             spec, config.architecture, config.latent_dim, hidden=config.hidden, channels=config.channels, dropout=config.dropout
         )
         self.discriminator = MLP(config.latent_dim, 1, config.discriminator_hidden, activation="leaky_relu")
+        self.code_prior = StandardNormal(config.latent_dim)
 
     @classmethod
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
@@ -153,17 +156,16 @@ class AdversarialAutoencoder(Model, Samples, Encodes, Decodes):
 
     def prior(self) -> Independent:
         """N(0, I)."""
-        zeros = torch.zeros(self.config.latent_dim, device=self.device)
-        return Independent(Normal(zeros, torch.ones_like(zeros)), 1)
+        return self.code_prior.distribution()
 
     def encode(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, "batch latent"]:
         """The code of each example. Raises `UsageError` for a label, as all of these do: the model takes none."""
-        self._refuse(label)
+        labels.refuse(label, "an adversarial_autoencoder")
         return self.encoder(x)
 
     def decode(self, z: Float[Tensor, "batch latent"], *, label: Tensor | None = None) -> Float[Tensor, "batch ..."]:
         """The data that each code stands for; in tables the likeliest category."""
-        self._refuse(label)
+        labels.refuse(label, "an adversarial_autoencoder")
         return self.observation.mean(self.decoder(z))
 
     def sample(self, n: int, *, noise: Noise, label: Tensor | None = None, temperature: float = 1.0) -> Shaped[Tensor, "n ..."]:
@@ -172,10 +174,6 @@ class AdversarialAutoencoder(Model, Samples, Encodes, Decodes):
         Arguments:
             temperature: multiplies the spread of the codes.
         """
-        self._refuse(label)
-        drawn = self.fitted.draw(noise, temperature=temperature) if self.fitted else temperature * noise.normal(self.config.latent_dim)
+        labels.refuse(label, "an adversarial_autoencoder")
+        drawn = (self.fitted or self.code_prior).draw(noise, temperature=temperature)
         return self.observation.draw(self.decoder(drawn), noise)
-
-    def _refuse(self, label: Tensor | None) -> None:
-        if label is not None:
-            raise UsageError("an adversarial_autoencoder takes no labels: leave the label out")

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
-from torch.distributions import Independent, Normal
+from torch.distributions import Independent
 
 from pofx import core, losses
 from pofx.core import (
@@ -43,11 +43,13 @@ from pofx.core import (
     Samples,
     UsageError,
 )
+from pofx.nn import labels
 from pofx.nn.adversarial import discriminator_loss
 from pofx.nn.collapse import collapsed
 from pofx.nn.conv import LARGE, ConvDecoder, ConvEncoder
 from pofx.nn.mlp import MLP
 from pofx.nn.observation import Observation
+from pofx.nn.priors import StandardNormal
 from pofx.nn.relaxation import relaxed
 
 SETTLED = 0.2
@@ -146,6 +148,7 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
                     "name their column with --data.label, or leave --model.auxiliary out"
                 )
             self.label_head = MLP(z, len(spec.label.names))
+        self.code_prior = StandardNormal(config.latent_dim)
 
     @classmethod
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
@@ -280,23 +283,22 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
 
     def prior(self) -> Independent:
         """N(0, I)."""
-        zeros = torch.zeros(self.config.latent_dim, device=self.device)
-        return Independent(Normal(zeros, torch.ones_like(zeros)), 1)
+        return self.code_prior.distribution()
 
     def encode(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, "batch latent"]:
         """The posterior mean. Raises `UsageError` for a label, as all of these do: the model takes none."""
-        self._refuse(label)
+        labels.refuse(label, "a vae_gan")
         return self.posterior(x)[0]
 
     def decode(self, z: Float[Tensor, "batch latent"], *, label: Tensor | None = None) -> Float[Tensor, "batch ..."]:
         """The decoder's output; in tables the likeliest category."""
-        self._refuse(label)
+        labels.refuse(label, "a vae_gan")
         return self.observation.mean(self.decoder(z))
 
     def sample(self, n: int, *, noise: Noise, label: Tensor | None = None) -> Shaped[Tensor, "n ..."]:
         """n new examples, decoded from codes of the prior, or of one that was fitted later."""
-        self._refuse(label)
-        z = noise.normal(self.config.latent_dim) if self.fitted is None else self.fitted.draw(noise)
+        labels.refuse(label, "a vae_gan")
+        z = (self.fitted or self.code_prior).draw(noise)
         return self.observation.draw(self.decoder(z), noise)
 
     def classify(self, x: Tensor) -> Float[Tensor, "batch classes"]:
@@ -307,9 +309,5 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
 
     def judge(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, " batch"]:
         """D(x): the log-odds of real against generated."""
-        self._refuse(label)
+        labels.refuse(label, "a vae_gan")
         return self._logit(x)
-
-    def _refuse(self, label: Tensor | None) -> None:
-        if label is not None:
-            raise UsageError("a vae_gan takes no labels: leave the label out")
