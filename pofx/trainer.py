@@ -384,7 +384,8 @@ class Trainer:
         if math.isfinite(score) and (self.clock.best is None or score < self.clock.best):
             self.clock.best, self.clock.best_step, self.clock.stale = score, self.clock.step, 0
             self._save()
-        else:
+        elif all(player.span[0] <= self.progress for player in self.players):
+            # While a player waits for its span (a prior over finished codes), the best may be yet to come.
             self.clock.stale += 1
         return self.settings.patience is not None and self.clock.stale >= self.settings.patience
 

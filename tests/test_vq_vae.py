@@ -153,6 +153,19 @@ def test_each_player_has_a_schedule_of_its_own_and_stands_still_after_its_span(m
     assert all(torch.equal(states[0][name], value) for name, value in kept.items())
 
 
+def test_patience_waits_for_the_prior(monkeypatch):
+    dataset = data.load("digits")
+    torch.manual_seed(0)
+    model = VQVAE(dataset.spec, VQVAE.recipe(dataset.spec, None).config)
+    settings = Settings(steps=40, batch_size=8, ema=0.0, patience=2)
+    trainer = Trainer(model, dataset, settings)
+    # No validation is ever better than the first.
+    monkeypatch.setattr(trainer.average, "validate", lambda batch: torch.tensor(1.0))
+    assert trainer.train() == "stopped early"
+    start = max(player.span[0] for player in model.players())
+    assert start < trainer.progress <= start + 3 / 20 + 0.01
+
+
 def test_an_idle_codebook_is_a_symptom():
     model = build(DataSpec("vectors", (4,), size=1000), codebook_size=40)
     batch = Batch(torch.randn(200, 4).double())
