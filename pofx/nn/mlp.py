@@ -8,13 +8,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pofx.core import Network
+from pofx.core import Network, UsageError
 
-Activation = Literal["relu", "leaky_relu", "silu", "tanh"]
+Activation = Literal["relu", "leaky_relu", "silu", "tanh", "glu"]
 
 
 def nonlinearity(name: Activation) -> nn.Module:
-    """The non-linearity called `name`; leaky_relu has slope 0.2, as discriminators use it."""
+    """The non-linearity called `name`, number by number; leaky_relu has slope 0.2, as discriminators use it.
+
+    Raises `UsageError` for glu, which takes two numbers for each that it gives.
+    """
     match name:
         case "relu":
             return nn.ReLU(inplace=True)
@@ -24,6 +27,8 @@ def nonlinearity(name: Activation) -> nn.Module:
             return nn.SiLU()
         case "tanh":
             return nn.Tanh()
+        case "glu":
+            raise UsageError("the activation glu, a gate beside each unit, is for dense layers: choose another for convolutions")
 
 
 class MLP(Network):
@@ -33,13 +38,14 @@ class MLP(Network):
         in_shape: shape of one input, which is flattened; a number is a vector of that length.
         out_shape: shape of one output; a number is a vector of that length.
         hidden: widths of the hidden layers; none gives one linear map.
-        activation: non-linearity after each hidden layer.
-        norm: whether each hidden layer is layer-normalised before its non-linearity.
+        activation: non-linearity after each hidden layer; glu gives each unit a gate, a(x) sigmoid(b(x)), of as many weights again.
+        norm: whether each hidden layer is layer-normalised, before its non-linearity (glu: after it).
         dropout: share of the hidden units that training silences.
         context: length of a vector (a label, say) that is joined to the flattened input; 0 for none.
 
     References:
         Layer Normalization (Ba et al., 2016), https://arxiv.org/abs/1607.06450
+        Language Modeling with Gated Convolutional Networks (Dauphin et al., 2017; glu), https://arxiv.org/abs/1612.08083
     """
 
     def __init__(
@@ -58,10 +64,14 @@ class MLP(Network):
         width = context + (in_shape if isinstance(in_shape, int) else math.prod(in_shape))
         self.layers = nn.Sequential()
         for size in hidden:
-            self.layers.append(nn.Linear(width, size))
+            if activation == "glu":
+                self.layers.extend((nn.Linear(width, 2 * size), nn.GLU(1)))
+            else:
+                self.layers.append(nn.Linear(width, size))
             if norm:
                 self.layers.append(nn.LayerNorm(size))
-            self.layers.append(nonlinearity(activation))
+            if activation != "glu":
+                self.layers.append(nonlinearity(activation))
             if dropout:
                 self.layers.append(nn.Dropout(dropout))
             width = size

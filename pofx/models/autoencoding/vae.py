@@ -25,7 +25,7 @@ from pofx.nn.collapse import collapsed
 from pofx.nn.conv import LARGE, ConvDecoder, ConvEncoder
 from pofx.nn.foreign import Foreign
 from pofx.nn.gaussian import Covariance, Gaussian
-from pofx.nn.mlp import MLP
+from pofx.nn.mlp import MLP, Activation
 from pofx.nn.observation import Kind, Observation
 from pofx.nn.priors import Flow, Prior, StandardNormal, Vamp
 
@@ -70,6 +70,8 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         """dense: fully connected layers; conv: convolutions, for images only."""
         hidden: tuple[core.Positive, ...] = (512, 512)
         """Widths of the hidden layers of the dense encoder, outermost first; the decoder mirrors them."""
+        activation: Activation = "silu"
+        """Non-linearity of the hidden layers; glu, for dense ones, gives each unit a gate."""
         norm: bool = True
         """Whether the dense hidden layers are layer-normalised."""
         channels: core.Positive = 32
@@ -145,14 +147,16 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
     def _encoder(self, outputs: int, context: int) -> nn.Module:
         config, shape = self.config, self.spec.shape
         if config.architecture == "dense":
-            return MLP(shape, outputs, config.hidden, norm=config.norm, dropout=config.dropout, context=context)
-        return ConvEncoder(shape, outputs, channels=config.channels, dropout=config.dropout, context=context)
+            return MLP(
+                shape, outputs, config.hidden, activation=config.activation, norm=config.norm, dropout=config.dropout, context=context
+            )
+        return ConvEncoder(shape, outputs, channels=config.channels, activation=config.activation, dropout=config.dropout, context=context)
 
     def _decoder(self, outputs: tuple[int, ...], context: int) -> nn.Module:
         config, inputs = self.config, self.config.latent_dim + context
         if config.architecture == "dense":
-            return MLP(inputs, outputs, config.hidden[::-1], norm=config.norm)
-        return ConvDecoder(inputs, outputs, channels=config.channels)
+            return MLP(inputs, outputs, config.hidden[::-1], activation=config.activation, norm=config.norm)
+        return ConvDecoder(inputs, outputs, channels=config.channels, activation=config.activation)
 
     @classmethod
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
