@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pofx.data import Codec
 
 #: Fields that are passed to the model's own `sample`, where it has them.
-KNOBS = ("prompt", "temperature", "top_k", "length", "mode")
+KNOBS = ("prompt", "temperature", "truncation", "top_k", "length", "mode")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,8 @@ class Options:
     checkpoint, else own."""
     temperature: float | None = None
     """Below 1 draws likelier examples."""
+    truncation: float | None = None
+    """Draw the noise anew where it is beyond so many standard deviations: examples more typical and more alike (GANs)."""
     top_k: int | None = None
     """Draw among the k likeliest tokens only."""
     length: int | None = None
