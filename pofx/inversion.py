@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import pathlib
 from collections.abc import Callable, Iterator
@@ -180,15 +181,24 @@ class _Search:
         kinds, kind = (None, torch.zeros(len(x), dtype=torch.int64)) if label is None else label.unique(dim=0, return_inverse=True)
         for i in kind.unique():
             rows = kind == i
-            of = None if kinds is None else kinds[i].expand(examples.PART, *kinds.shape[1:])
-            made = [self._decode(part, None if of is None else of[: len(part)]) for part in self.draws.split(examples.PART)]
-            distance = torch.cdist(target[rows], torch.cat([self._seen(part) for part in made]))
-            starts[rows] = self.draws[distance.topk(self.settings.starts, largest=False).indices]
-            drawn[rows] = torch.cdist(x[rows].flatten(1), torch.cat(made).flatten(1)).min(1).values.square() / x[0].numel()
+            made, seen = self._drawn if kinds is None else self._made(kinds[i])
+            starts[rows] = self.draws[torch.cdist(target[rows], seen).topk(self.settings.starts, largest=False).indices]
+            nearest = torch.cdist(x[rows].flatten(1), made.flatten(1)).argmin(1)
+            drawn[rows] = squares(made[nearest], x[rows])
         if Encodes in self.model.capabilities:
             own = self._standardised(self.model.encode(x, label=label))  # type: ignore[attr-defined]
             starts = torch.cat((own[:, None], starts), 1)
         return starts, drawn
+
+    def _made(self, label: Tensor | None = None) -> tuple[Shaped[Tensor, "draws ..."], Float[Tensor, "draws seen"]]:
+        """The data of all draws under one label, and what squared errors are taken of."""
+        parts = self.draws.split(examples.PART)
+        made = [self._decode(part, None if label is None else label.expand(len(part), *label.shape)) for part in parts]
+        return torch.cat(made), torch.cat([self._seen(part) for part in made])
+
+    @functools.cached_property
+    def _drawn(self) -> tuple[Tensor, Tensor]:
+        return self._made()
 
     def _descend(
         self, y: Float[Tensor, "rows latent"], target: Tensor, label: Tensor | None, steps: Iterator[int]
