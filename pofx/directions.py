@@ -162,7 +162,7 @@ def effect(model: Model, found: Directions, judge: Judge, z: Float[Tensor, "n la
 
 def picture(model: Model, found: Directions, seen: Effect, judge: Judge, z: Float[Tensor, "n latent"]) -> Figure:
     """Of images a row for each direction, with one example of another class moved along it; of other data the shares as curves."""
-    title = f"codes moved along the direction of a class; at the left the share named so, without a move and at +{STRENGTHS[-1]:g} sd"
+    title = "codes moved along the direction of each class"
     still = STRENGTHS.index(0.0)
     if model.spec.kind == "images":
         named = judge(examples.decode(model, z))
@@ -174,7 +174,8 @@ def picture(model: Model, found: Directions, seen: Effect, judge: Judge, z: Floa
         rows = [f"{figures.shorten(name)}\n{seen.shown[i, still]:.0%} to {seen.shown[i, -1]:.0%}" for i, name in enumerate(found.names)]
         columns = [f"{strength:+g} sd" if strength else "0" for strength in STRENGTHS]
         image = grid(examples.decode(model, torch.stack(moved)), len(STRENGTHS), gap=figures.GAP)
-        return figures.picture(image, title, rows=rows, columns=columns)
+        below = f"percent: share of {len(z)} that are named so, unmoved and at {columns[-1]}"
+        return figures.picture(image, title, rows=rows, columns=columns, below=below)
     figure, axes = figures.canvas("share of examples that are named a class, as codes are moved along its direction", 7, 4.5)
     for i, name in enumerate(found.names):
         axes.plot(STRENGTHS, seen.shown[i], color=figures.colour(i), marker=".", label=figures.shorten(name))
