@@ -1,6 +1,7 @@
 """Latent tools: noise that is cut off, codes found behind given examples, directions that lead to a class."""
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -15,6 +16,7 @@ import pofx
 from pofx import core, data, directions, examples, features, inversion
 from pofx.cli import main
 from pofx.core import Batch, Classes, DataSpec, Noise, UsageError
+from pofx.figures import traversal
 from pofx.models.adversarial.gan import GAN
 from pofx.nn.priors import StandardNormal
 
@@ -277,7 +279,7 @@ def plane():
 def found_in_the_plane():
     model = plane()
     judge = directions.Judge(model, ("below", "above", "nowhere"))
-    z = directions.draws(model, 2000, 0)
+    z = directions.draws(model, 8000, 0)
     return model, judge, directions.find(z, directions.named(model, judge, z), judge.names, examples.prior_scale(model))
 
 
@@ -406,3 +408,33 @@ def test_data_without_classes_need_a_classifier(tmp_path, capsys):
         main(["train", "gan", "--data", str(tmp_path / "x.npy"), "--run", str(run), "--steps", "2", "--quiet", "--model.hidden", "8"]) == 0
     )
     assert "--classifier RUN" in refused(capsys, "directions", run)
+
+
+# ---------------------------------------------------------------------------------------------------------------- figures
+
+
+def test_a_traversal_without_an_encoder_shows_the_units_that_the_decoder_listens_to():
+    model = small_gan()
+    mean, scale = examples.prior_scale(model)
+
+    def decode(z, *, label=None):
+        return (0.5 + 0.1 * z[:, 2] + 0.01 * z[:, 0])[:, None, None, None].expand(-1, 1, 8, 8)
+
+    model.decode = decode
+    found = traversal.influence(model, mean, scale)
+    np.testing.assert_allclose(found, [0.02**2, 0, 0.2**2, 0], atol=1e-9)
+    units, names, _, _ = traversal._units(model, data.load("digits"))
+    assert units[:2] == [2, 0]
+    assert names[0] == "z2  0.0400"
+
+
+@pytest.mark.parametrize("figure", ["traversal", "interpolation", "manifold"])
+def test_figures_of_codes_are_drawn_for_a_model_that_does_not_encode(gan, figure, tmp_path):
+    assert main(["plot", str(gan), figure, "--out", str(tmp_path / "x.gif")]) == 0
+    with Image.open(tmp_path / "x.gif") as film:
+        frames = []
+        for i in range(min(6, film.n_frames)):
+            film.seek(i)
+            frames.append(np.asarray(film.convert("L")).astype(int))
+    assert len(frames) == 6
+    assert all((before != after).any() for before, after in itertools.pairwise(frames))
