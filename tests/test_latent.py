@@ -422,7 +422,7 @@ def test_a_traversal_without_an_encoder_shows_the_units_that_the_decoder_listens
 
     model.decode = decode
     found = traversal.influence(model, mean, scale)
-    np.testing.assert_allclose(found, [0.02**2, 0, 0.2**2, 0], atol=1e-9)
+    np.testing.assert_allclose(found, [0.02**2, 0, 0.2**2, 0], atol=1e-6)
     units, names, _, _ = traversal._units(model, data.load("digits"))
     assert units[:2] == [2, 0]
     assert names[0] == "z2  0.0400"
