@@ -129,7 +129,8 @@ class _RandomConvolutions(nn.Module):
         for layer in self.layers:
             x = layer(x).relu()
         mean = nn.functional.adaptive_avg_pool2d(x, 2)
-        spread = (nn.functional.adaptive_avg_pool2d(x.square(), 2) - mean.square()).clamp(min=0).sqrt()
+        # Above 0 for the sake of gradients, which a square root at 0 does not have.
+        spread = (nn.functional.adaptive_avg_pool2d(x.square(), 2) - mean.square()).clamp(min=1e-12).sqrt()
         return torch.cat((mean, spread), 1).flatten(1)
 
 
@@ -185,6 +186,21 @@ def frozen(path: pathlib.Path) -> Features:
     made, model = _made(path), cast(Encodes, instrument(path))
     name = f"{path.stem} classifier {made['sha256'][:8]} ({made['accuracy']:.1%} on test)"
     return Features(name, lambda x: model.encode(x.cpu()).numpy() / made["unit"])
+
+
+def smooth(dataset: Dataset) -> tuple[str, Callable[[Tensor], Float[Tensor, "rows features"]]] | None:
+    """A map with gradients from images to features in which training data have variance 1 on average, and its name: the frozen
+    network that was made for these data, else random convolutions; None for data that are no images."""
+    if dataset.spec.kind != "images":
+        return None
+    path = _frozen(dataset)
+    if path is not None:
+        model, scale = cast(Encodes, instrument(path)), _made(path)["unit"]
+        return f"{path.stem} classifier", lambda x: model.encode(x.cpu()).to(x.device) / scale
+    network = _RandomConvolutions(dataset.spec.shape[0]).eval().requires_grad_(False)
+    with torch.no_grad():
+        scale = unit(np.concatenate([network(part).numpy() for part in training(dataset, examples=1000).x.split(PART)]))
+    return "random convolutions", lambda x: network(x.cpu()).to(x.device) / scale
 
 
 def of_labels(dataset: Dataset) -> Features:

@@ -368,7 +368,7 @@ def test_a_model_without_codes_is_refused(tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.zeros((40, 2), np.float32) + np.arange(40)[:, None])
     pofx.train("gan", tmp_path / "x.npy", run=tmp_path / "run", steps=1, hidden=(8,), quiet=True, report=False)
     assert "Encodes" in refused(capsys, "fit-prior", tmp_path / "run", "--kind", "gmm")
-    assert "no codes" in refused(capsys, "sample", tmp_path / "run", "--prior", "gmm")
+    assert "fit-prior" in refused(capsys, "sample", tmp_path / "run", "--prior", "gmm")
 
 
 def test_codes_that_no_density_fits_are_refused(run, monkeypatch):

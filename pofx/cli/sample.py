@@ -10,9 +10,10 @@ if TYPE_CHECKING:
 
     from pofx.core import Model
     from pofx.data import Codec
+    from pofx.run import Run
 
 #: Fields that are passed to the model's own `sample`, where it has them.
-KNOBS = ("prompt", "temperature", "top_k", "length", "mode")
+KNOBS = ("prompt", "temperature", "truncation", "top_k", "length", "mode")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,8 +35,16 @@ class Options:
     prior: str | None = None
     """own (the model's), or one that `pofx fit-prior` has fitted, by its name. By default the one last fitted to this
     checkpoint, else own."""
+    direction: str | None = None
+    """Move every code along a direction that `pofx directions` has found, by its name."""
+    strength: float | None = None
+    """How far, in standard deviations of the prior; 2 if nothing is given, and backwards below 0."""
+    directions: str | None = None
+    """The file of the direction. By default that of the run."""
     temperature: float | None = None
     """Below 1 draws likelier examples."""
+    truncation: float | None = None
+    """Draw the noise anew where it is beyond so many standard deviations: examples more typical and more alike (GANs)."""
     top_k: int | None = None
     """Draw among the k likeliest tokens only."""
     length: int | None = None
@@ -58,6 +67,7 @@ def run(options: Options) -> None:
     found = Run.open(options.run)
     model, codec = found.model(prior=options.prior), found.codec
     discovery.require(model, Samples, what="pofx sample")
+    direct = _direct(model, found, options)
     label = _label(model, options.label, options.n, options.seed)
     x = examples.draw(model, options.n, seed=options.seed, label=label, **_knobs(model, codec, options))
     if options.out is None and model.spec.kind == "tokens":
@@ -66,9 +76,26 @@ def run(options: Options) -> None:
     ending = {"images": ".png", "vectors": ".csv"}.get(model.spec.kind, ".npz")
     of = f"-{options.label}".replace("/", "_") if options.label is not None else ""
     of += f"-{priors.in_use(model).partition(' ')[0]}" if priors.in_use(model) else ""
+    of += direct.replace("/", "_")
     path = found.path / "samples" / f"{found.step}-seed{options.seed}{of}{ending}" if options.out is None else pathlib.Path(options.out)
     codec.write(x, path, label)
     print(path)
+
+
+def _direct(model: "Model", run: "Run", options: Options) -> str:
+    """Moves the codes where a direction is asked for, and names the move."""
+    from pofx.core import UsageError
+
+    if options.direction is None:
+        for flag in ("strength", "directions"):
+            if getattr(options, flag) is not None:
+                raise UsageError(f"--{flag} is of a direction: name one with --direction, or leave it out")
+        return ""
+    from pofx import directions  # here, since it draws as well
+
+    strength = 2.0 if options.strength is None else options.strength
+    directions.move(model, run, options.direction, strength, options.directions)
+    return f"-{options.direction}{strength:+g}"
 
 
 def _label(model: "Model", name: str | None, n: int, seed: int) -> "Tensor | None":

@@ -32,36 +32,50 @@ def blocks(parts: Sequence[torch.Tensor], columns: int = COLUMNS) -> torch.Tenso
 def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
     """The first held-out examples."""
     part, held = examples.held_out(dataset)
-    if model.spec.kind == "images":
-        batch = examples.first(held, COLUMNS * BLOCKS)
-        columns = min(COLUMNS, len(batch.x))
-        names = ("input", "result") * -(-len(batch.x) // columns)
-        return figures.picture(grid(blocks((batch.x, examples.reconstruct(model, batch))), columns), f"{part} examples", rows=names)
-    if model.spec.kind == "vectors":
-        return _points(model, dataset, part, examples.first(held, POINTS))
-    if model.spec.kind == "sequences":
-        batch = examples.first(held, SEQUENCES)
-        result = examples.reconstruct(model, batch)
-        figure, axes = figures.canvas(
-            f"{part} sequences, first feature", 8, 1.6 * len(batch.x), nrows=len(batch.x), sharex=True, squeeze=False
-        )
-        for one, x, y in zip(axes[:, 0], batch.x, result, strict=True):
-            one.plot(x[..., 0], color=figures.REAL, linewidth=2, label="input")
-            one.plot(y[..., 0], color=figures.GENERATED, linewidth=1, label="result")
-        axes[0, 0].legend(frameon=False, loc="upper right")
-        axes[-1, 0].set_xlabel("time")
+    shown = {"images": COLUMNS * BLOCKS, "vectors": POINTS, "sequences": SEQUENCES, "tokens": TEXTS}[model.spec.kind]
+    batch = examples.first(held, shown, model.window)
+    result = examples.reconstruct(model, batch)
+    if model.spec.kind == "tokens":
+        lines = [[line(str(text)) for text in dataset.codec.show(x)] for x in (batch.x, result)]
+        return page([f"{before}\n{after}" for before, after in zip(*lines, strict=True)], f"{part} texts, and what came back of each")
+    what = {"images": f"{part} examples", "vectors": f"reconstructions of {part} examples"}
+    return pairs(dataset, batch.x, result, what.get(model.spec.kind, f"{part} sequences, first feature"))
+
+
+def pairs(dataset: Dataset, x: torch.Tensor, result: torch.Tensor, title: str, notes: Sequence[str] = ()) -> Figure:
+    """Examples of `dataset`, no texts, and what became of each.
+
+    Arguments:
+        notes: a few characters to write into the corner of each result (images).
+    """
+    if dataset.spec.kind == "images":
+        columns = min(COLUMNS, len(x))
+        blocked = -(-len(x) // columns)
+        image = grid(blocks((x, result), columns), columns)
+        figure = figures.picture(image, title, rows=("input", "result") * blocked)
+        height, width = (image.shape[0] + 1) / (2 * blocked), (image.shape[1] + 1) / columns
+        for i, note in enumerate(notes):
+            place = i % columns * width + 2, (2 * (i // columns) + 2) * height - 4
+            box = {"facecolor": "black", "alpha": 0.7, "pad": 0.6, "linewidth": 0}
+            figure.axes[0].text(*place, note, color="white", fontsize=5.5, ha="left", va="bottom", bbox=box)
         return figure
-    batch = examples.first(held, TEXTS, model.window)
-    lines = [[line(str(text)) for text in dataset.codec.show(x)] for x in (batch.x, examples.reconstruct(model, batch))]
-    return page([f"{before}\n{after}" for before, after in zip(*lines, strict=True)], f"{part} texts, and what came back of each")
+    if dataset.spec.kind == "vectors":
+        return _points(dataset, x, result, title)
+    figure, axes = figures.canvas(title, 8, 1.6 * len(x), nrows=len(x), sharex=True, squeeze=False)
+    for one, before, after in zip(axes[:, 0], x, result, strict=True):
+        one.plot(before[..., 0], color=figures.REAL, linewidth=2, label="input")
+        one.plot(after[..., 0], color=figures.GENERATED, linewidth=1, label="result")
+    axes[0, 0].legend(frameon=False, loc="upper right")
+    axes[-1, 0].set_xlabel("time")
+    return figure
 
 
-def _points(model: Model, dataset: Dataset, part: str, batch: examples.Batch) -> Figure:
+def _points(dataset: Dataset, x: torch.Tensor, result: torch.Tensor, title: str) -> Figure:
     """Each example tied to its result by a line."""
-    x, result = (figures.rows(dataset, value) for value in (batch.x, examples.reconstruct(model, batch)))
-    plane = figures.Plane(x)
-    figure, axes = figures.canvas(f"reconstructions of {part} examples")
-    start, stop = plane(x), plane(result)
+    before, after = (figures.rows(dataset, value) for value in (x, result))
+    plane = figures.Plane(before)
+    figure, axes = figures.canvas(title)
+    start, stop = plane(before), plane(after)
     axes.add_collection(LineCollection(list(np.stack((start, stop), 1)), colors="0.8", linewidths=0.8))
     for place, colour, name in ((start, figures.REAL, "input"), (stop, figures.GENERATED, "result")):
         axes.scatter(place[:, 0], place[:, 1], s=8, c=colour, linewidths=0, label=name)

@@ -19,6 +19,8 @@ needs = (Decodes,)
 
 #: Units shown, values of each, and how far they go in standard deviations of the prior.
 UNITS, VALUES, REACH = 10, 11, 3.0
+#: Codes of the prior whose units are moved to see what a unit does.
+DRAWS = 16
 #: Examples beside each other and frames of the film.
 BESIDE, FRAMES = 8, 25
 
@@ -34,7 +36,8 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
     label = None if batch is None or batch.label is None else batch.label.expand(len(z))
     image = grid(examples.decode(model, z, label), VALUES, gap=figures.GAP)
     title = f"each row: one unit from -{REACH:g} to {REACH:g} standard deviations of the prior, the rest as of {what}"
-    below = "triangle: its own value" + ("; after a unit's name: its variance over x, in prior variances" if batch is not None else "")
+    named = "its variance over x, in prior variances" if batch is not None else "mean squared change between -1 and +1"
+    below = f"triangle: its own value; after a unit's name: {named}"
     columns = [f"{value:+.1f}" if abs(value) > 1e-6 else "0" for value in values.tolist()]
     figure = figures.picture(image, title, rows=names, columns=columns, below=below)
     axes = figure.axes[0]
@@ -80,9 +83,22 @@ def _codes(model: Model, dataset: Dataset, n: int, seed: int) -> tuple[Batch | N
 def _units(model: Model, dataset: Dataset) -> tuple[list[int], tuple[str, ...], Tensor, Tensor]:
     """The most active units and their names, and mean and standard deviation of all under the prior."""
     mean, scale = examples.prior_scale(model)
-    if Encodes not in model.capabilities:
-        units = list(range(min(UNITS, len(mean))))
-        return units, tuple(f"z{unit}" for unit in units), mean, scale
-    variance, _ = activity(model, examples.some(examples.held_out(dataset)[1], EXAMPLES))
-    units = [int(unit) for unit in np.argsort(-variance, kind="stable")[:UNITS]]
-    return units, tuple(f"z{unit}  {variance[unit]:.2f}" for unit in units), mean, scale
+    if Encodes in model.capabilities:
+        activities, _ = activity(model, examples.some(examples.held_out(dataset)[1], EXAMPLES))
+    else:
+        activities = influence(model, mean, scale)
+    units = [int(unit) for unit in np.argsort(-activities, kind="stable")[:UNITS]]
+    digits = 2 if Encodes in model.capabilities else 4
+    return units, tuple(f"z{unit}  {activities[unit]:.{digits}f}" for unit in units), mean, scale
+
+
+def influence(model: Model, mean: Float[Tensor, " units"], scale: Float[Tensor, " units"]) -> Float[np.ndarray, " units"]:
+    """The mean squared difference between what codes are decoded to with a unit at one standard deviation above the mean of the
+    prior and at one below: all units of a prior vary alike, but the decoder need not listen to them alike."""
+    codes = examples.prior_codes(model, DRAWS, 0).flatten(1)
+    found = []
+    for unit in range(len(mean)):
+        ends = torch.cat([moved(codes, unit, mean[unit] + sign * scale[unit]) for sign in (1, -1)])
+        above, below = examples.decode(model, ends).chunk(2)
+        found.append(float((above - below).square().mean()))
+    return np.array(found)

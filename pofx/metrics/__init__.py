@@ -13,6 +13,7 @@ from pofx.metrics.modes import mode_coverage
 from pofx.metrics.nearest import nearest_neighbour_accuracy
 from pofx.metrics.neighbourhoods import prdc
 from pofx.metrics.reconstruction import bits_per_code, psnr, ssim
+from pofx.metrics.stacked import stacked_modes
 from pofx.metrics.two_sample import classifier_two_sample_test
 
 __all__ = [
@@ -38,5 +39,6 @@ __all__ = [
     "psnr",
     "sap",
     "ssim",
+    "stacked_modes",
     "total_variation",
 ]

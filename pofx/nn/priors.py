@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 
 from pofx import losses
-from pofx.core import Noise
+from pofx.core import Noise, UsageError
 from pofx.nn.gaussian import Gaussian
 
 
@@ -44,6 +44,24 @@ class StandardNormal(Prior):
     def draw(self, noise: Noise, temperature: float = 1.0) -> Float[Tensor, "n latent"]:
         """Standard normal noise."""
         return temperature * noise.normal(len(self.zeros))
+
+    def truncated(self, noise: Noise, threshold: float, *, temperature: float = 1.0) -> Float[Tensor, "n latent"]:
+        """A code for each row of noise whose numbers come from N(0, 1) within +-`threshold`: z = Phi^-1(1/2 + (u - 1/2) P) with u
+        uniform and P the probability of the interval, times `temperature`.
+
+        Raises `UsageError` for a threshold that is not above 0.
+
+        References:
+            Large Scale GAN Training for High Fidelity Natural Image Synthesis (Brock et al., 2019), section 3.1 (the truncation
+            trick), https://arxiv.org/abs/1809.11096
+        """
+        if not threshold > 0:
+            raise UsageError(f"truncation must be above 0, not {threshold:g}: it is where the noise is cut off, in standard deviations")
+        inside = math.erf(threshold / math.sqrt(2))
+        # In float64: next to 0 and 1 the inverse is steep.
+        u = 0.5 + (noise.uniform(len(self.zeros)).to(torch.float64) - 0.5) * inside
+        z = torch.special.ndtri(u).clamp(-threshold, threshold)
+        return temperature * z.to(torch.float32)
 
     def distribution(self) -> Independent:
         """N(0, I)."""

@@ -14,21 +14,23 @@ from typing import Annotated, Literal
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+from torch.distributions import Independent
 
 from pofx import core, losses
-from pofx.core import Batch, Budget, DataSpec, Epochs, Judges, Loss, Model, Noise, Optimizer, Player, Recipe, Samples, UsageError
+from pofx.core import Batch, Budget, DataSpec, Decodes, Epochs, Judges, Loss, Model, Noise, Optimizer, Player, Recipe, Samples, UsageError
 from pofx.nn import labels
 from pofx.nn.adversarial import discriminator_loss
 from pofx.nn.conv import ConvDecoder, ConvEncoder
 from pofx.nn.mlp import MLP
 from pofx.nn.observation import Observation
+from pofx.nn.priors import StandardNormal
 from pofx.nn.relaxation import relaxed
 
 EMBEDDING = 32
 """Length of the vector that tells the generator the class."""
 
 
-class GAN(Model, Samples, Judges):
+class GAN(Model, Samples, Decodes, Judges):
     """A generator and a discriminator with the non-saturating loss and the R1 penalty.
 
     A conditional discriminator adds the inner product of its features with a vector of the class (projection).
@@ -79,6 +81,7 @@ class GAN(Model, Samples, Judges):
         if config.architecture == "conv" and spec.kind != "images":
             raise UsageError(f"architecture conv is for images, and these data are {spec.kind}: choose dense")
         self.observation = Observation(spec, "squared_error")
+        self.code_prior = StandardNormal(config.latent_dim)
         width, logits = config.latent_dim, 1
         if config.conditional:
             self.register_buffer("label_counts", labels.zero_counts(spec, "gan"))
@@ -177,15 +180,36 @@ class GAN(Model, Samples, Judges):
         """None: neither player's loss says how good the samples are."""
         return None
 
-    def sample(self, n: int, *, noise: Noise, label: Tensor | None = None) -> Shaped[Tensor, "n ..."]:
+    def prior(self) -> Independent:
+        """N(0, I)."""
+        return self.code_prior.distribution()
+
+    def decode(self, z: Float[Tensor, "batch latent"], *, label: Tensor | None = None) -> Float[Tensor, "batch ..."]:
+        """G(z); in tables the likeliest category. A conditional model without a label uses the null label."""
+        self._check(label, len(z))
+        return self.observation.mean(self._output(z, label))
+
+    def sample(
+        self, n: int, *, noise: Noise, label: Tensor | None = None, temperature: float = 1.0, truncation: float | None = None
+    ) -> Shaped[Tensor, "n ..."]:
         """n new examples; of the classes `label`, or of classes drawn from the training marginal.
 
+        Arguments:
+            temperature: multiplies the noise.
+            truncation: numbers of the noise beyond +- this are drawn anew (before `temperature`): below 2 samples become more
+                typical and more alike.
         Raises `UsageError` for labels that are not n classes of the training data.
         """
         self._check(label, n, lowest=0)
         if self.config.conditional and label is None:
             label = labels.draw(self.label_counts, noise)
-        return self.observation.draw(self._output(noise.normal(self.config.latent_dim), label), noise)
+        if truncation is None:
+            z = (self.fitted or self.code_prior).draw(noise, temperature=temperature)
+        elif self.fitted is None:
+            z = self.code_prior.truncated(noise, truncation, temperature=temperature)
+        else:
+            raise UsageError("truncation is of the model's own prior, and codes are drawn from another one: leave one of them out")
+        return self.observation.draw(self._output(z, label), noise)
 
     def judge(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, " batch"]:
         """D(x): the log-odds of real against generated; a conditional model without a label uses the null label."""
