@@ -47,10 +47,11 @@ class System:
     target: float | None
 
 
-#: The bound of three draws, and quick moves to the end whose noise a long average takes out.
+#: Gates, and quick moves to the end whose noise a long average takes out.
 DENSE_VAE = {
     "latent_dim": 40,
-    "importance_samples": 3,
+    "hidden": (512, 512),
+    "activation": "glu",
     "optimizer": Optimizer(lr=3e-3, warmup=0.02, decay="linear", final=0.25),
     "ema": 0.9998,
 }
