@@ -102,12 +102,12 @@ def _flat(x: Tensor) -> np.ndarray:
     return x.flatten(1).cpu().numpy().astype(np.float64)
 
 
-def components(dataset: Dataset) -> Features:
+def components(dataset: Dataset, *, examples: int = FITTED) -> Features:
     """Leading principal components of the training part: of pixels as they are, of other values standardised.
 
     Pixels share a unit, and one that hardly ever changes must not weigh as much as the others.
     """
-    project, kept = _projection(_flat(training(dataset).x), standardise=dataset.spec.kind != "images")
+    project, kept = _projection(_flat(training(dataset, examples=examples).x), standardise=dataset.spec.kind != "images")
     return Features(f"{kept} principal components", lambda x: project(_flat(x)))
 
 
@@ -133,7 +133,7 @@ class _RandomConvolutions(nn.Module):
         return torch.cat((mean, spread), 1).flatten(1)
 
 
-def convolutions(dataset: Dataset) -> Features:
+def convolutions(dataset: Dataset, *, examples: int = FITTED) -> Features:
     """Random convolutional features, decorrelated on the training part.
 
     References:
@@ -146,7 +146,9 @@ def convolutions(dataset: Dataset) -> Features:
         return network(x.cpu()).numpy().astype(np.float64)
 
     with torch.no_grad():
-        project, kept = _projection(np.concatenate([outputs(part) for part in training(dataset).x.split(PART)]), standardise=True)
+        project, kept = _projection(
+            np.concatenate([outputs(part) for part in training(dataset, examples=examples).x.split(PART)]), standardise=True
+        )
     return Features(f"{kept} components of random convolutions", lambda x: project(outputs(x)))
 
 
