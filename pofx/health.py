@@ -23,8 +23,9 @@ LOST, STANDS = 0.98, 0.8
 """Accuracy of the discriminator at pairs from which on the generator is lost, if its distance stays above this share of before."""
 VANISHED = 1e-3
 """Share of its usual norm below which a generator's gradient has vanished."""
-KNOWN = 0.65
-"""P(D(train) > D(held-out)) from which on a discriminator knows its examples by heart."""
+KNOWN, GAP, SURE = 0.65, 0.5, 3.0
+"""P(D(train) > D(held-out)) from which on a discriminator knows its examples by heart, if it also is so many standard errors above
+1/2, and the gap between the logits of both is this share of that between held-out and generated examples."""
 BLIND, APART = 0.6, 0.97
 """Accuracy of a blind discriminator at pairs, while nearest neighbours in plain features tell real from generated so well."""
 LIMIT, TIMES = 200.0, 50.0
@@ -102,7 +103,8 @@ def _wins(records: Sequence[Record]) -> str | None:
 
 def _overfits(records: Sequence[Record]) -> str | None:
     def holds(r: Record) -> bool:
-        return r["seen"] >= KNOWN and r["real_logit"] - r["held_logit"] > r["held_logit"] - r["fake_logit"]
+        known = r["seen"] >= KNOWN and r["seen"] - SURE * r["seen_error"] > 0.5
+        return known and r["real_logit"] - r["held_logit"] > GAP * (r["held_logit"] - r["fake_logit"])
 
     if not _always(records, holds):
         return None

@@ -3,6 +3,7 @@
 A *look* turns the present state of a training into a few numbers, whose names are `SIGNALS`; `pofx.health` reads them.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -32,16 +33,22 @@ COPY = 0.01
 """Share of real examples that may look like copies of another one."""
 
 SIGNALS = (
-    "step", "progress", "real_logit", "held_logit", "fake_logit", "spread", "told", "told_held", "seen",
+    "step", "progress", "real_logit", "held_logit", "fake_logit", "spread", "told", "told_held", "seen", "seen_error",
     "judge_gradient", "maker_gradient", "diversity", "duplicates", "coverage", "neighbours", "distance", "copies",
 )  # fmt: skip
-"""step, progress: when. real_logit, held_logit, fake_logit: mean D(x) of training, held-out and generated examples; spread: standard
-deviation of all of them within the three groups. told: P(D(train) > D(generated)), told_held: P(D(held-out) > D(generated)), seen:
-P(D(train) > D(held-out)). judge_gradient, maker_gradient: median norms of the gradients of the players that move what judges, and
-of the others. Of samples of the averaged weights, in features: diversity, mean distance of pairs in that of real pairs; duplicates,
-share that has a twin; coverage, share of real examples with a sample in their neighbourhood; neighbours, leave-one-out accuracy of
-the nearest neighbour at telling them from real ones; distance, Fréchet distance in variances of the data; copies, share that is nearer to one
-training example than to any other as 1 % of real ones are. NaN where there is none."""
+"""step, progress: when.
+
+Of the networks as they are: real_logit, held_logit, fake_logit, mean D(x) of training, held-out and generated examples; spread,
+standard deviation of logits within the three groups; told, P(D(train) > D(generated)); told_held, P(D(held-out) > D(generated));
+seen, P(D(train) > D(held-out)), and seen_error, its standard error where it is 1/2; judge_gradient, maker_gradient, median norms
+of the gradients of the players that move what judges, and of all others.
+
+Of samples of the averaged weights, in features: diversity, mean distance of pairs in that of real pairs; duplicates, share that has
+a twin; coverage, share of real examples with a sample in their neighbourhood; neighbours, leave-one-out accuracy of the nearest
+neighbour at telling them from real ones; distance, Fréchet distance in variances of the data; copies, share that is nearer to one
+training example than to any other as 1 % of real ones are.
+
+NaN where there is none."""
 
 
 class Fixed(Noise):
@@ -140,6 +147,7 @@ class Vitals:
             "told": _above(logits["real"], logits["fake"]),
             "told_held": _above(logits.get("held"), logits["fake"]),
             "seen": _above(logits["real"], logits.get("held")),
+            "seen_error": math.sqrt((1 / len(logits["real"]) + 1 / len(logits["held"])) / 12) if "held" in logits else math.nan,
             "judge_gradient": _median(norms[torch.tensor(judge)]),
             "maker_gradient": _median(norms[~torch.tensor(judge)]),
         }
