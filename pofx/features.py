@@ -102,12 +102,12 @@ def _flat(x: Tensor) -> np.ndarray:
     return x.flatten(1).cpu().numpy().astype(np.float64)
 
 
-def components(dataset: Dataset, *, examples: int = FITTED) -> Features:
+def components(dataset: Dataset) -> Features:
     """Leading principal components of the training part: of pixels as they are, of other values standardised.
 
     Pixels share a unit, and one that hardly ever changes must not weigh as much as the others.
     """
-    project, kept = _projection(_flat(training(dataset, examples=examples).x), standardise=dataset.spec.kind != "images")
+    project, kept = _projection(_flat(training(dataset).x), standardise=dataset.spec.kind != "images")
     return Features(f"{kept} principal components", lambda x: project(_flat(x)))
 
 
@@ -133,7 +133,7 @@ class _RandomConvolutions(nn.Module):
         return torch.cat((mean, spread), 1).flatten(1)
 
 
-def convolutions(dataset: Dataset, *, examples: int = FITTED) -> Features:
+def convolutions(dataset: Dataset) -> Features:
     """Random convolutional features, decorrelated on the training part.
 
     References:
@@ -146,10 +146,34 @@ def convolutions(dataset: Dataset, *, examples: int = FITTED) -> Features:
         return network(x.cpu()).numpy().astype(np.float64)
 
     with torch.no_grad():
-        project, kept = _projection(
-            np.concatenate([outputs(part) for part in training(dataset, examples=examples).x.split(PART)]), standardise=True
-        )
+        project, kept = _projection(np.concatenate([outputs(part) for part in training(dataset).x.split(PART)]), standardise=True)
     return Features(f"{kept} components of random convolutions", lambda x: project(outputs(x)))
+
+
+def quick(dataset: Dataset, *, examples: int) -> Features:
+    """As `convolutions` for images and `components` for anything else, fitted to fewer examples by an eigendecomposition: a
+    training that looks at its samples has no second to spare for the import of scikit-learn."""
+    images = dataset.spec.kind == "images"
+    network = _RandomConvolutions(dataset.spec.shape[0]).eval() if images else nn.Flatten()
+
+    def outputs(x: Tensor) -> Tensor:
+        return network(x.cpu()).double()
+
+    with torch.no_grad():
+        rows = torch.cat([outputs(part) for part in training(dataset, examples=examples).x.split(PART)])
+        spread = rows.std(0, correction=0)
+        scale = torch.where(spread > 1e-3, spread, 1.0)
+        mean = (rows / scale).mean(0)
+        centred = rows / scale - mean
+        # Of both products of the rows with themselves, which have the same eigenvalues, the smaller one.
+        wide = centred.shape[1] > len(centred)
+        variances, vectors = torch.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
+        kept = variances > variances[-1] * 1e-9
+        variances, vectors = variances[kept][-COMPONENTS:], vectors[:, kept][:, -COMPONENTS:]
+        axes = centred.T @ vectors / variances.sqrt() if wide else vectors
+        unit = (variances.mean() / max(1, len(rows) - 1)).sqrt()
+    name = f"{axes.shape[1]} components" + (" of random convolutions" if images else "")
+    return Features(name, lambda x: (((outputs(x) / scale - mean) @ axes) / unit).numpy())
 
 
 def _frozen(dataset: Dataset) -> pathlib.Path | None:

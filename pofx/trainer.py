@@ -194,7 +194,7 @@ class Trainer:
     # -- the loop --------------------------------------------------------------------------------------------
 
     def train(self) -> Literal["finished", "stopped early"]:
-        """Walks until the budget is used. Raises `TrainingError` at a loss that is not finite, `Interrupted` after a
+        """Walks until the budget is used. Raises `TrainingError` where it diverges and cannot go back, `Interrupted` after a
         signal; whatever happens, what was saved stays."""
         with self._stop, self.display, precision(self.dtype):
             self._saved_at = self.clock.seconds

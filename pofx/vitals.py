@@ -17,13 +17,13 @@ from pofx.core import Batch, Judges, Model, Noise, Player, Samples, mix
 if TYPE_CHECKING:
     from pofx.data.dataset import Dataset
 
-WATCHED = 512
-"""Training examples, held-out examples and samples that are looked at, each."""
-BANK = 2000
+JUDGED, WATCHED = 256, 512
+"""Training, held-out and generated examples that are judged, each; samples, and training examples that they are compared with."""
+BANK = 1000
 """Training examples that features are fitted to, and among which samples are looked for."""
 MOVES = 64
 """Moves of a player whose gradients are remembered."""
-SPACING, EXAMPLES = 200, 12_800
+SPACING, EXAMPLES = 200, 19_200
 """Moves between two looks, and examples in them, at least: what a look costs must not be felt."""
 NEAR = 5
 """The neighbour that a real example's neighbourhood reaches to."""
@@ -83,7 +83,7 @@ class Vitals:
         self.judges = _judging(model, players, dataset.train.batch(torch.arange(1), device=model.device))
         self.gradients = torch.full((len(players), MOVES), torch.nan, device=model.device)
         self.records = torch.zeros(0, len(SIGNALS), dtype=torch.float64)
-        self.noise = Fixed(mix(seed, "vitals"), WATCHED, device=model.device)
+        self.noise = {n: Fixed(mix(seed, "vitals"), n, device=model.device) for n in (JUDGED, WATCHED)}
         self._real: _Real | None = None
 
     @classmethod
@@ -134,7 +134,7 @@ class Vitals:
         with examples.asking(self.model):
             logits = {
                 name: self._judged(x, real.labels(self.model, name))
-                for name, x in (("real", real.x), ("held", real.held), ("fake", self._drawn(self.model)))
+                for name, x in (("real", real.x), ("held", real.held), ("fake", self._drawn(self.model, JUDGED)))
                 if x is not None
             }
         told = {"real_logit": logits["real"], "held_logit": logits.get("held"), "fake_logit": logits["fake"]}
@@ -158,17 +158,18 @@ class Vitals:
             self._real = _Real(self.dataset, self.model.device)
         return self._real
 
-    def _drawn(self, model: Model) -> Tensor:
-        return cast(Samples, model).sample(WATCHED, noise=self.noise.again(), label=self._watched.labels(model, "fake"))
+    def _drawn(self, model: Model, n: int) -> Tensor:
+        label = self._watched.labels(model, "fake")
+        return cast(Samples, model).sample(n, noise=self.noise[n].again(), label=None if label is None else label[:n])
 
     def _judged(self, x: Tensor, label: Tensor | None) -> Float[Tensor, " n"]:
-        parts = zip(x.split(WATCHED), [None] if label is None else label.split(WATCHED), strict=True)
-        return torch.cat([cast(Judges, self.model).judge(part, label=y) for part, y in parts]).double().cpu()
+        label = None if label is None else label[: len(x)]
+        return cast(Judges, self.model).judge(x, label=label).double().cpu()
 
     def _samples(self) -> dict[str, float]:
         """How samples of the averaged weights lie among training examples."""
         with examples.asking(self.average):
-            drawn = self._drawn(self.average)
+            drawn = self._drawn(self.average, WATCHED)
         return self._watched.compare(drawn) if bool(torch.isfinite(drawn).all()) else dict.fromkeys(_Real.COMPARED, torch.nan)
 
 
@@ -180,13 +181,12 @@ class _Real:
     def __init__(self, dataset: "Dataset", device: torch.device) -> None:
         bank = features.training(dataset, examples=BANK)
         watched = slice(WATCHED)
-        self.x = bank.x[watched].to(device)
+        self.x = bank.x[:JUDGED].to(device)
         self.label = None if bank.label is None else _repeated(bank.label, WATCHED).to(device)
-        held = None if dataset.validation is None else examples.some(dataset.validation, WATCHED)
+        held = None if dataset.validation is None else examples.some(dataset.validation, JUDGED)
         self.held = None if held is None else held.x.to(device)
         self.held_label = None if held is None or held.label is None else held.label.to(device)
-        fit = features.convolutions if dataset.spec.kind == "images" else features.components
-        self.features = fit(dataset, examples=BANK)
+        self.features = features.quick(dataset, examples=BANK)
         self.bank = self._seen(bank.x)
         self.rows = self.bank[watched]
         real = torch.cdist(self.rows, self.rows)
@@ -206,7 +206,7 @@ class _Real:
     def labels(self, model: Model, which: str) -> Tensor | None:
         """Labels of the watched real examples, of the held-out ones, or those that samples are asked for; None where the model
         takes none, or one is missing."""
-        label = {"real": None if self.label is None else self.label[: len(self.x)], "held": self.held_label, "fake": self.label}[which]
+        label = {"real": self.label, "held": self.held_label, "fake": self.label}[which]
         label = examples.conditions(model, label)
         missing = label is not None and bool((label.isnan() if label.is_floating_point() else label < 0).any())
         return None if missing else label

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import pofx
-from pofx import data, discovery, figures, health, vitals
+from pofx import data, discovery, features, figures, health, vitals
 from pofx.core import Noise
 from pofx.figures.health import judged
 from pofx.models.adversarial.gan import GAN
@@ -222,3 +222,13 @@ def test_the_figure_shows_three_groups_and_the_curves(tmp_path):
     assert titles[1:] == ["mean logits", "gradients", "diversity of samples"]
     assert all(axes.get_xlabel() and axes.get_ylabel() for axes in figure.axes)
     assert len(figures.draw("health", model, dataset).axes[0].get_legend().get_texts()) == 3
+
+
+@pytest.mark.parametrize("source", ["ring", "digits"])
+def test_quick_features_keep_the_distances_of_the_slow_ones(source):
+    dataset = data.load(source)
+    x = dataset.test.batch(torch.arange(170)).x
+    slow = features.convolutions(dataset) if dataset.spec.kind == "images" else features.components(dataset)
+    near, far = (torch.pdist(torch.from_numpy(by(x))) for by in (features.quick(dataset, examples=features.FITTED), slow))
+    assert torch.corrcoef(torch.stack((near, far)))[0, 1] > 0.995
+    assert float((near / far).median()) == pytest.approx(1.0, abs=0.02)

@@ -1,15 +1,17 @@
 """A game that diverges goes back to its newest checkpoint with half of the learning rate, at most twice, and a kill loses nothing of it."""
 
+import itertools
 import json
 import os
 import signal
+import types
 
 import kill
 import numpy as np
 import pytest
 
 import pofx
-from pofx import checkpoint, discovery, health, recovery
+from pofx import checkpoint, discovery, health, recovery, trainer
 from pofx.cli import main
 from pofx.core import TrainingError
 from pofx.run import Run
@@ -130,20 +132,22 @@ def test_in_memory_it_ends_as_any_other(runaway):
         Trainer(model(dataset.spec, model.Config(hidden=(8,))), dataset, Settings(steps=ROUNDS, batch_size=8, ema=0.9)).train()
 
 
-def test_under_minutes_it_goes_back_and_ends_in_time(runaway):
+def test_under_minutes_it_goes_back_and_ends_in_time(runaway, monkeypatch):
+    readings = itertools.count()
+    # A clock of which every reading takes 5 ms: minutes that do not depend on the machine.
+    monkeypatch.setattr(trainer, "time", types.SimpleNamespace(perf_counter=lambda: 0.005 * next(readings)))
     run = runaway / "run"
-    assert main(arguments(runaway, run, every=60, budget=("--minutes", "0.03"))) == 0
+    assert main(arguments(runaway, run, every=60, budget=("--minutes", "0.1"))) == 0
     info = json.loads((run / "run.json").read_text())
     assert info["status"] == "finished"
     assert len(clock(run)["rollbacks"]) == 1
-    assert info["seconds"] >= 1.8
+    assert 6.0 <= info["seconds"] < 6.1
     seconds = [line["seconds"] for line in Run.read(run).metrics()]
     assert seconds == sorted(seconds)
 
 
-# Before the rollback and after it; in the write of a file of its commit, between the two renames that put it in its place (the
-# 8th), and after it, before the metrics are cut.
-POINTS = ("loss:runaway:22", "loss:generator:35", "rollback:2", "rollback:7", "rollback:8", "rollback:10")
+# Before the rollback and after it; before the two renames that put its commit in the place of a checkpoint, and between them.
+POINTS = ("loss:runaway:22", "loss:generator:35", "rollback:7", "rollback:8")
 
 
 def test_killed_around_a_rollback_and_resumed_equals_straight(runaway):
@@ -165,4 +169,4 @@ def test_killed_around_a_rollback_and_resumed_equals_straight(runaway):
         assert not [entry for entry in (run / "checkpoints").iterdir() if entry.name.startswith(".")]
         assert lines(run) == lines(straight), point
     # The commit stands from the moment on in which the old checkpoint is out of its way.
-    assert committed == [0, 1, 0, 0, 1, 1]
+    assert committed == [0, 1, 0, 1]
