@@ -88,9 +88,10 @@ def sweep(checkpoints: pathlib.Path) -> None:
     if checkpoints.is_dir():
         for stale in checkpoints.glob(".*.old"):
             target = stale.with_name(stale.name[1:-4])
-            if not target.exists():
+            temporary = stale.with_name(f".{target.name}.tmp")
+            if temporary.exists() and not target.exists():
                 # What takes its place was whole on the disk before the old one moved.
-                stale.with_name(f".{target.name}.tmp").rename(target)
+                temporary.rename(target)
         for entry in checkpoints.iterdir():
             if entry.name.startswith("."):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

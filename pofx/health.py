@@ -62,11 +62,11 @@ def diagnose(records: Sequence[Record], rollbacks: Sequence[str] = ()) -> dict[s
         records: the signals of each look. rollbacks: what was seen each time that training went back.
     """
     found = {name: seen for name, detect in _DETECTORS.items() if (seen := detect(records)) is not None}
-    if rollbacks and DIVERGES not in found:
-        found[DIVERGES] = f"{rollbacks[-1]}, with {0.5 ** len(rollbacks):g} of its learning rate"
     if DIVERGES in found:
         # What else is seen in a game that explodes follows from it.
         found = {DIVERGES: found[DIVERGES]}
+    elif rollbacks:
+        found[DIVERGES] = f"{rollbacks[-1]}, with {0.5 ** len(rollbacks):g} of its learning rate"
     return {name: f"{seen}: {_ADVICE[name]}" for name, seen in found.items()}
 
 

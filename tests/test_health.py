@@ -92,6 +92,12 @@ def test_divergence_is_seen_against_what_was_usual():
     assert health.divergence(records, {**FINE, "spread": math.nan}) is not None
 
 
+def test_a_rollback_stays_told_and_hides_nothing():
+    (told,) = health.diagnose(looks(20), ["it exploded, and training went back to move 60"]).values()
+    assert "0.5 of its learning rate" in told
+    assert set(health.diagnose(looks(20, copies=0.6), ["it exploded"])) == {health.DIVERGES, health.COPIES}
+
+
 def test_fixed_noise_is_noise_that_comes_again():
     fixed, noise = Fixed(3, 5), Noise(3, 5)
     for _ in range(2):

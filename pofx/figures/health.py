@@ -64,12 +64,14 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
 def judged(model: Model, dataset: Dataset, seed: int = 0) -> dict[str, np.ndarray]:
     """Group -> finite logits of its examples. Raises `UsageError` where there is no finite one at all."""
     train = examples.some(dataset.train, SHOWN, seed=seed)
-    groups = {"training": (train.x, examples.conditions(model, train.label))}
+    asked = examples.conditions(model, train.label)
+    groups = {"training": (train.x, asked)}
     if dataset.validation is not None or dataset.test is not None:
         held = examples.some(dataset.validation or dataset.test, SHOWN, seed=seed)  # type: ignore[arg-type]
         groups["held-out"] = (held.x, examples.conditions(model, held.label))
-    # Those that are asked for by label are judged by it; others are drawn from the marginal, and judged without.
-    groups["generated"] = (examples.draw(model, len(train.x), seed=seed), None)
+    if asked is not None and bool((asked.isnan() if asked.is_floating_point() else asked < 0).any()):
+        asked = None  # a missing label cannot be asked for
+    groups["generated"] = (examples.draw(model, len(train.x), seed=seed, label=asked), asked)
     found = {name: _logits(model, x, label) for name, (x, label) in groups.items()}
     if not any(len(values) for values in found.values()):
         raise UsageError("the figure health has nothing to show: no logit of the model is finite")
