@@ -3,7 +3,8 @@
 POINT is
     never            let it end;
     loss:PLAYER:K    inside the K-th call of a player's loss (with --accumulate 2, an even K is in mid-accumulation);
-    save:K           inside the K-th write or flush of a file, with half of a written file's bytes on the disk.
+    save:K           inside the K-th write or flush of a file, with half of a written file's bytes on the disk;
+    rollback:K       before the K-th write, flush or rename of a file after a training that diverges began to go back.
 
 It also is what `tests/test_resume.py` and `benchmarks/resume.py` share: tiny data, the kill, the hashes to compare.
 """
@@ -15,10 +16,12 @@ import pathlib
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from pofx import checkpoint, data, discovery
+from pofx import checkpoint, data, discovery, recovery
 from pofx.core import Budget, Loss, Model
 
 STATE = ("weights.safetensors", "ema.safetensors", "training.safetensors")
@@ -70,6 +73,27 @@ def _kill_in_save(call: int) -> None:
         flush(path)
 
     checkpoint.write_bytes, checkpoint.flush = deadly_write, deadly_flush
+
+
+def _kill_in_rollback(call: int) -> None:
+    roll_back, calls = recovery.roll_back, 0
+
+    def counting(whole: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == call:
+                _die()
+            return whole(*arguments)
+
+        return counted
+
+    def deadly(*arguments: Any) -> None:
+        checkpoint.write_bytes, checkpoint.flush = counting(checkpoint.write_bytes), counting(checkpoint.flush)
+        pathlib.Path.rename = counting(pathlib.Path.rename)  # type: ignore[method-assign]
+        roll_back(*arguments)
+
+    recovery.roll_back = deadly
 
 
 def data_for(name: str, folder: pathlib.Path) -> tuple[pathlib.Path, list[str]]:
@@ -136,8 +160,10 @@ def main() -> None:
         _kill_in_loss(discovery.model(argv[1]), player, int(call))
     elif kind == "save":
         _kill_in_save(int(where))
+    elif kind == "rollback":
+        _kill_in_rollback(int(where))
     elif kind != "never":
-        sys.exit(f"there is no point {point!r}: give never, loss:PLAYER:K or save:K")
+        sys.exit(f"there is no point {point!r}: give never, loss:PLAYER:K, save:K or rollback:K")
     sys.exit(pofx(argv))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pofx import data as sources
-from pofx import discovery, distributed
+from pofx import discovery, distributed, recovery
 from pofx.core import Budget, Classes, Classifies, Config, DataSpec, Model, Recipe, UsageError, mix
 from pofx.nn import foreign
 from pofx.run import INFO, Run, hardware, next_folder, peak_memory, versions
@@ -269,7 +269,7 @@ def go_on(
     foreign.check_same(recorded, model, where)
     with run.lock():
         trainer = _trainer(model, dataset, settings, run, quiet)
-        step = trainer.resume()
+        step = recovery.resume(trainer)
         if trainer.progress >= 1.0 or (info["status"] == "stopped early" and budget is None):
             trainer.display.say(f"{run.path} is finished: {step} moves are done; a larger budget would continue it")
             return _opened(run)

@@ -84,8 +84,14 @@ def steps(checkpoints: pathlib.Path) -> list[int]:
 
 
 def sweep(checkpoints: pathlib.Path) -> None:
-    """Removes what an interrupted save left behind."""
+    """Removes what an interrupted save left behind; a replacement that was interrupted between its two renames is finished."""
     if checkpoints.is_dir():
+        for stale in checkpoints.glob(".*.old"):
+            target = stale.with_name(stale.name[1:-4])
+            temporary = stale.with_name(f".{target.name}.tmp")
+            if temporary.exists() and not target.exists():
+                # What takes its place was whole on the disk before the old one moved.
+                temporary.rename(target)
         for entry in checkpoints.iterdir():
             if entry.name.startswith("."):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
@@ -191,12 +197,17 @@ def prune(checkpoints: pathlib.Path, keep: int, *, protect: int | None) -> None:
     """Removes all but the last `keep` checkpoints and the protected one."""
     for step in steps(checkpoints)[:-keep]:
         if step != protect:
-            # Renamed first: a removal that is interrupted half-way must not look like a damaged checkpoint.
-            old = folder(checkpoints, step)
-            gone = old.with_name(f".{old.name}.old")
-            shutil.rmtree(gone, ignore_errors=True)
-            old.rename(gone)
-            shutil.rmtree(gone)
+            remove(checkpoints, step)
+
+
+def remove(checkpoints: pathlib.Path, step: int) -> None:
+    """Removes the checkpoint after `step` moves."""
+    # Renamed first: a removal that is interrupted half-way must not look like a damaged checkpoint.
+    old = folder(checkpoints, step)
+    gone = old.with_name(f".{old.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    old.rename(gone)
+    shutil.rmtree(gone)
 
 
 def restore(module: nn.Module, state: Mapping[str, Tensor], *, resizable: frozenset[str] = frozenset()) -> None:

@@ -151,6 +151,32 @@ def convolutions(dataset: Dataset) -> Features:
     return Features(f"{kept} components of random convolutions", lambda x: project(outputs(x)))
 
 
+def quick(dataset: Dataset, *, examples: int) -> Features:
+    """As `convolutions` for images and `components` for anything else, fitted to fewer examples by an eigendecomposition: a
+    training that looks at its samples has no second to spare for the import of scikit-learn."""
+    images = dataset.spec.kind == "images"
+    network = _RandomConvolutions(dataset.spec.shape[0]).eval() if images else nn.Flatten()
+
+    def outputs(x: Tensor) -> Tensor:
+        return network(x.cpu()).double()
+
+    with torch.no_grad():
+        rows = torch.cat([outputs(part) for part in training(dataset, examples=examples).x.split(PART)])
+        spread = rows.std(0, correction=0)
+        scale = torch.where(spread > 1e-3, spread, 1.0)
+        mean = (rows / scale).mean(0)
+        centred = rows / scale - mean
+        # Of both products of the rows with themselves, which have the same eigenvalues, the smaller one.
+        wide = centred.shape[1] > len(centred)
+        variances, vectors = torch.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
+        kept = variances > variances[-1] * 1e-9
+        variances, vectors = variances[kept][-COMPONENTS:], vectors[:, kept][:, -COMPONENTS:]
+        axes = centred.T @ vectors / variances.sqrt() if wide else vectors
+        unit = (variances.mean() / max(1, len(rows) - 1)).sqrt()
+    name = f"{axes.shape[1]} components" + (" of random convolutions" if images else "")
+    return Features(name, lambda x: (((outputs(x) / scale - mean) @ axes) / unit).numpy())
+
+
 def _frozen(dataset: Dataset) -> pathlib.Path | None:
     path = next((path for path in FROZEN.glob("*.safetensors") if path.stem == dataset.source), None)
     if path is None:

@@ -11,6 +11,14 @@ from pofx.core import Loss, Model, TrainingError
 from pofx.run import Run
 
 
+class Diverged(TrainingError):
+    """Training has come to a state that it does not leave: `what` says what was seen, the message where to go on."""
+
+    def __init__(self, what: str, advice: str) -> None:
+        super().__init__(f"{what}; {advice}")
+        self.what = what
+
+
 class Guard:
     """Stops a run at a loss or gradient that is not finite.
 
@@ -60,7 +68,7 @@ class Guard:
             f"the last good checkpoint is {self.run.path}@{last}" if self.run and last is not None else "no checkpoint had been saved yet"
         )
         when = "at" if self.at_once else "at or before"
-        raise TrainingError(
-            f"player {player!r}: its {what} is not finite {when} move {move}; {kept}; "
-            "a smaller learning rate, a clip on the gradient or --precision fp32 may help"
+        raise Diverged(
+            f"player {player!r}: its {what} is not finite {when} move {move:,}",
+            f"{kept}; a smaller learning rate, a clip on the gradient or --precision fp32 may help",
         )

@@ -1,43 +1,85 @@
-"""Watches a training: what a model's held-out examples show to be wrong is told while something can still be done."""
+"""Watches a training: what a model's held-out examples and its game show to be wrong is told while something can still be done."""
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 
-from pofx import examples
-from pofx.core import Batch, Model
-from pofx.progress import Display
-from pofx.run import Run
+from pofx import checkpoint, distributed, examples, health
+from pofx.core import Batch
+from pofx.guard import Diverged
 
 if TYPE_CHECKING:
     from pofx.data.dataset import Split
+    from pofx.trainer import Trainer
 
 WATCHED = 512
 """Held-out examples that a model is asked about."""
 
 
 class Monitor:
-    """Asks a model for its symptoms: each is told when it comes, and kept in run.json while it stays.
+    """Asks a model for its symptoms and looks at its game: each failure is told when it comes, and kept in run.json while it stays.
 
     Arguments:
-        model: the averaged one. split: of held-out examples. run: None writes nothing down. speaks: False on all ranks but one.
+        split: of held-out examples.
     """
 
-    def __init__(self, model: Model, split: "Split", run: Run | None, display: Display, *, speaks: bool = True) -> None:
-        self.model, self.split, self.run, self.display, self.speaks = model, split, run, display, speaks
+    def __init__(self, trainer: "Trainer", split: "Split") -> None:
+        self.trainer, self.split = trainer, split
         # What was told before a run was stopped is not news.
-        self.symptoms: dict[str, str] = dict(run.info.get("symptoms", {})) if run is not None else {}
+        self.symptoms: dict[str, str] = dict(trainer.run.info.get("symptoms", {})) if trainer.run is not None else {}
+        self._asked = {name: sentence for name, sentence in self.symptoms.items() if name not in health.NAMES}
 
     @torch.no_grad()
     def look(self) -> None:
-        """Between two moves."""
+        """Asks the averaged model, between two moves."""
+        model, trainer = self.trainer.average, self.trainer
         # A text is not sorted, and may be shorter than a window; files of other examples often are sorted.
-        batch = examples.first(self.split, WATCHED, self.model.window) if self.split.tokens else examples.some(self.split, WATCHED)
-        label = None if batch.label is None else batch.label.to(self.model.device)
-        found = dict(self.model.symptoms(Batch(batch.x.to(self.model.device), label)))
-        for name in found.keys() - self.symptoms.keys():
-            if self.speaks:
-                self.display.warn(f"{name}: {found[name]}")
+        batch = examples.first(self.split, WATCHED, model.window) if self.split.tokens else examples.some(self.split, WATCHED)
+        label = None if batch.label is None else batch.label.to(trainer.device)
+        self._asked = dict(model.symptoms(Batch(batch.x.to(trainer.device), label)))
+        self.tell()
+
+    def watch(self, *, last: bool = False) -> None:
+        """Takes the signals of the game, between two moves: where enough has happened since the last time, or at the end."""
+        vitals, step = self.trainer.vitals, self.trainer.clock.step
+        if vitals is None or not (vitals.due(step) or (last and vitals.last < step)):
+            return
+        signals = vitals.look(step)
+        self.tell()
+        told = {f"health/{name}": value for name, value in signals.items() if name not in ("step", "progress") and math.isfinite(value)}
+        self.trainer.write({**told, **({"symptoms": self.symptoms} if self.symptoms else {})})
+
+    def tell(self) -> None:
+        """Says what is new among all that is wrong, and keeps it."""
+        trainer = self.trainer
+        found = {**self._asked, **self._diagnosis()}
+        for name in sorted(found.keys() - self.symptoms.keys()):
+            if trainer.rank == 0:
+                trainer.display.warn(f"{name}: {found[name]}")
         self.symptoms = found
-        if self.run is not None and self.run.info.get("symptoms", {}) != found:
-            self.run.update(symptoms=found)
+        trainer.display.flag(*found)
+        if trainer.run is not None and trainer.run.info.get("symptoms", {}) != found:
+            trainer.run.update(symptoms=found)
+
+    def _diagnosis(self) -> dict[str, str]:
+        vitals = self.trainer.vitals
+        return health.diagnose(vitals.history(), self.trainer.clock.rollbacks) if vitals is not None else {}
+
+    @property
+    def passed(self) -> bool:
+        """Whether the game does not diverge, as it is now; every rank comes to the same decision."""
+        return not distributed.agree(int(self._divergence() is not None))
+
+    def _divergence(self) -> str | None:
+        vitals = self.trainer.vitals
+        return None if vitals is None else health.divergence(vitals.history(), vitals.game())
+
+    def check(self) -> None:
+        """Raises `Diverged` where the game diverges and there is a checkpoint to go back to; where there is none it goes on,
+        and the symptom stays."""
+        trainer, seen = self.trainer, self._divergence()
+        kept = trainer.run is not None and bool(checkpoint.steps(trainer.run.checkpoints))
+        if distributed.agree(int(seen is not None)) and distributed.agree(int(kept)):
+            what = seen or "another rank saw a divergence"
+            raise Diverged(f"{what} at move {trainer.clock.step:,}", "a smaller learning rate may help")

@@ -28,6 +28,7 @@ class Display:
         self.console = Console(stderr=True)
         self._live: Live | None = None
         self._notes: dict[str, float] = {}
+        self._flags: tuple[str, ...] = ()
         self._last = (0.0, 0.0, 0)
         self._shown = 0.0
 
@@ -47,6 +48,10 @@ class Display:
     def note(self, **values: float) -> None:
         """Numbers to keep showing, such as the latest validation score."""
         self._notes.update(values)
+
+    def flag(self, *names: str) -> None:
+        """What is wrong now; its names stand first among the numbers."""
+        self._flags = names
 
     def say(self, sentence: str) -> None:
         """A sentence that stays on the screen."""
@@ -68,7 +73,7 @@ class Display:
         rate = examples / seconds if seconds > 0 else 0.0
         left = seconds / progress - seconds if progress > 0 else 0.0
         shown = {**losses, **self._notes}
-        numbers = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
+        numbers = "  ".join([*(f"! {name}" for name in self._flags), *(f"{name} {value:.4g}" for name, value in shown.items())])
         width = 24
         bar = "━" * round(width * progress) + "╌" * (width - round(width * progress))
         text = f"{bar} {progress:4.0%}  {_clock(seconds)} + {_clock(left)}  {rate:,.0f}/s  {numbers}"

@@ -9,52 +9,32 @@ import importlib.util
 import itertools
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
-from torch import Tensor
 
-from pofx import checkpoint, distributed, optim
+from pofx import checkpoint, distributed, optim, recovery
 from pofx.allocator import keep_freed_memory
 from pofx.averaging import Average
+from pofx.clock import Clock
 from pofx.core import Loss, Model, Noise, Player, Samples, UsageError, mix, precision
-from pofx.guard import Guard
+from pofx.guard import Diverged, Guard
 from pofx.monitor import Monitor
 from pofx.progress import Display
 from pofx.run import Run
 from pofx.settings import Settings, pick_device, pick_precision
 from pofx.signals import Interrupted, Stop
 from pofx.stream import Stream
+from pofx.vitals import Vitals
 
 if TYPE_CHECKING:
     from pofx.data import Dataset
 
-VALIDATIONS, PICTURES, LINES = 20, 10, 1000
-"""Evenly spaced over the budget: validations, sample pictures, lines of metrics.jsonl."""
+VALIDATIONS, PICTURES, LINES, LOOKS = 20, 10, 1000, 40
+"""Evenly spaced over the budget: validations, sample pictures, lines of metrics.jsonl, looks of the monitor at a game."""
 CHECK_EVERY = 50
 """Moves between looks at whether everything is finite, on accelerators, where each look waits for the device."""
-
-
-@dataclasses.dataclass
-class Clock:
-    """Where training stands; saved in every checkpoint.
-
-    step: moves of all players. round, position: whole rounds done, and moves of the walk done in this one.
-    moves: of each player. seconds: of training. best, stale: the best validation score, and validations since. ended: players whose
-    span is over. numbers: what the moves since the last line of metrics.jsonl will put into the next one.
-    """
-
-    step: int = 0
-    round: int = 0
-    position: int = 0
-    moves: dict[str, int] = dataclasses.field(default_factory=dict)
-    seconds: float = 0.0
-    best: float | None = None
-    best_step: int | None = None
-    stale: int = 0
-    ended: list[str] = dataclasses.field(default_factory=list)
-    numbers: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 class Trainer:
@@ -101,7 +81,8 @@ class Trainer:
         self._free: int | None = None
         self._latest: dict[str, tuple[str, Loss]] = {}
         self.guard = Guard(self.model, run)
-        self.monitor = Monitor(self.average, dataset.validation or dataset.train, run, self.display, speaks=self.rank == 0)
+        self.vitals = Vitals.of(self.model, self.average, self.players, dataset, size=settings.batch_size, seed=settings.seed)
+        self.monitor = Monitor(self, dataset.validation or dataset.train)
         self._stop = Stop(self.display, active=run is not None)
         self._since: float | None = None
         self._agreed = 0.0
@@ -190,10 +171,13 @@ class Trainer:
         distributed.average(gradients)
         norm = optim.norm(gradients)
         self.guard.gradient(player.name, norm, self.clock.step + 1)
+        if self.vitals is not None:
+            self.vitals.gradient(index, j, norm)
         if player.optimizer.clip is not None:
             optim.clip(gradients, norm, player.optimizer.clip)
         start, stop = player.span
-        optim.set_learning_rate(self.optimizers[index], optim.ramp(player.optimizer, (progress - start) / (stop - start)))
+        ramp = optim.ramp(player.optimizer, (progress - start) / (stop - start))
+        optim.set_learning_rate(self.optimizers[index], self.clock.factor * ramp)
         for optimizer in self.optimizers[index]:
             optimizer.step()
         self.clock.moves[player.name] = j + 1
@@ -210,23 +194,40 @@ class Trainer:
     # -- the loop --------------------------------------------------------------------------------------------
 
     def train(self) -> Literal["finished", "stopped early"]:
-        """Walks until the budget is used. Raises `TrainingError` at a loss that is not finite, `Interrupted` after a
+        """Walks until the budget is used. Raises `TrainingError` where it diverges and cannot go back, `Interrupted` after a
         signal; whatever happens, what was saved stays."""
         with self._stop, self.display, precision(self.dtype):
             self._saved_at = self.clock.seconds
             self._go_on()
             self._agree_on_time()
-            stopped = self._fit() if not self.players else self._walk()
-            self._pause()
-            self.guard.check(self.clock.step)
-            if self.players:
-                # Whatever the last marks were, the end is validated and drawn, unless it just was.
-                self.monitor.look()
-                self._validate()
+            stopped = self._play() if self.players else self._fit()
             self._save()
             self._picture()
             self.display.update(1.0, self._numbers(), self.seconds, self.examples)
         return "stopped early" if stopped else "finished"
+
+    def _play(self) -> bool:
+        """Walks, from an earlier checkpoint where training diverges. True if it stopped early."""
+        while True:
+            try:
+                stopped = self._walk()
+                # Whatever the last marks were, the end is looked at, validated and drawn, unless it just was.
+                self.monitor.watch(last=True)
+                self._pause()
+                self._check()
+                self.monitor.look()
+                self._validate()
+                return stopped
+            except Diverged as error:
+                self._pause()
+                recovery.roll_back(self, error)
+                self.monitor.tell()
+                self._go_on()
+
+    def _check(self) -> None:
+        """Raises `Diverged` where what is now should not be kept."""
+        self.guard.check(self.clock.step)
+        self.monitor.check()
 
     def _walk(self) -> bool:
         marks = self._marks()
@@ -256,7 +257,7 @@ class Trainer:
             self._agreed = distributed.first(self.seconds)
 
     def _marks(self) -> dict[int, int]:
-        return {parts: int(self.progress * parts) for parts in (VALIDATIONS, PICTURES, LINES)}
+        return {parts: int(self.progress * parts) for parts in (VALIDATIONS, PICTURES, LINES, LOOKS)}
 
     def _passed(self, marks: dict[int, int], parts: int) -> bool:
         """Whether another of `parts` equal shares of the budget is done since the last time."""
@@ -272,9 +273,11 @@ class Trainer:
         if self.clock.position == 0 and self._passed(marks, LINES):
             self._log()
         if self.progress < 1.0:
+            if self._passed(marks, LOOKS):
+                self.monitor.watch()
             if self._passed(marks, VALIDATIONS):
                 self._pause()
-                self.guard.check(self.clock.step)
+                self._check()
                 self.monitor.look()
                 if self._validate():
                     return True
@@ -295,7 +298,7 @@ class Trainer:
         stop = distributed.agree(self._stop.number or 0)
         if due or stop:
             self._pause()
-            self.guard.check(self.clock.step)
+            self._check()
             self._save()
             if stop:
                 assert self.run is not None
@@ -336,24 +339,27 @@ class Trainer:
             values |= {f"{name}/{term}": float(value.detach()) for term, value in terms.items()}
         return values
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Drops the numbers of the moves since the last line."""
         self._latest.clear()
         self.clock.numbers = {}
 
     def _log(self) -> None:
         values, seconds = self._numbers(), self.seconds
-        self._write({"step": self.clock.step, "examples": self.examples, "seconds": round(seconds, 3), **values})
+        self.write(values)
         if self.progress < 1.0:  # the last line is shown after the last validation
             self.display.update(self.progress, values, seconds, self.examples)
-            self._forget()
+            self.forget()
 
-    def _write(self, entry: dict[str, Any]) -> None:
+    def write(self, values: dict[str, Any]) -> None:
+        """Values at this moment, into metrics.jsonl and TensorBoard; the latter has numbers only."""
+        now = {"step": self.clock.step, "examples": self.examples, "seconds": round(self.seconds, 3)}
         if self.run is not None:
-            self.run.log(entry)
+            self.run.log(now | values)
         if self._tensorboard is not None:
-            for name, value in entry.items():
-                if name != "step":
-                    self._tensorboard.add_scalar(name, value, entry["step"])
+            for name, value in (now | values).items():
+                if name != "step" and isinstance(value, (int, float)):
+                    self._tensorboard.add_scalar(name, value, self.clock.step)
 
     def _open_tensorboard(self) -> Any:
         if not self.settings.tensorboard or self.run is None or self.rank > 0:
@@ -379,7 +385,7 @@ class Trainer:
                 count += weight
         self.average.progress.copy_(self.model.progress)
         score = total / count
-        self._write({"step": self.clock.step, "examples": self.examples, "seconds": round(self.seconds, 3), "validation/score": score})
+        self.write({"validation/score": score})
         self.display.note(validation=score)
         if math.isfinite(score) and (self.clock.best is None or score < self.clock.best):
             self.clock.best, self.clock.best_step, self.clock.stale = score, self.clock.step, 0
@@ -407,74 +413,34 @@ class Trainer:
 
     def _save(self) -> None:
         self._saved_at = self.clock.seconds
+        passed = self.monitor.passed
         distributed.barrier()
         if self.run is None or self.rank > 0:
             return
-        info = self.run.info
-        kept = checkpoint.folder(self.run.checkpoints, self.clock.step)
-        if info.get("last") != self.clock.step or not kept.exists():
-            self.clock.numbers = self._numbers()
-            checkpoint.save(
-                self.run.checkpoints,
-                self.clock.step,
-                description={
-                    "model": info["model"],
-                    "config": info["config"],
-                    "custom": info.get("custom", {}),
-                    "spec": self.dataset.spec.to_json(),
-                    "codec": self.dataset.codec.to_json(),
-                    "clock": dataclasses.asdict(self.clock),
-                    "rounds": self.rounds,
-                    "training": info["training"],
-                },
-                weights=self.model.state_dict(),
-                average=self.average.state_dict(),
-                training=self._training_state(),
-            )
+        if self.run.info.get("last") != self.clock.step or not checkpoint.folder(self.run.checkpoints, self.clock.step).exists():
+            self.clock.numbers, self.clock.passed = self._numbers(), passed
+            self.commit()
         self.run.update(last=self.clock.step, best=self.clock.best_step)
         checkpoint.prune(self.run.checkpoints, self.settings.keep, protect=self.clock.best_step)
 
-    def _training_state(self) -> dict[str, Tensor]:
-        """What training needs and sampling does not: optimizers, and buffers that the weights do not hold."""
-        persistent = set(self.model.state_dict())
-        state = {f"buffer/{name}": value for name, value in self.model.named_buffers() if name not in persistent}
-        for player, optimizers in zip(self.players, self.optimizers, strict=True):
-            state |= {f"optimizer/{player.name}/{name}": value for name, value in optim.state(optimizers).items()}
-        return state
-
-    def _restore_training_state(self, state: Mapping[str, Tensor]) -> None:
-        for name, buffer in self.model.named_buffers():
-            if (value := state.get(f"buffer/{name}")) is not None:
-                buffer.resize_(value.shape).copy_(value)
-        for player, optimizers in zip(self.players, self.optimizers, strict=True):
-            prefix = f"optimizer/{player.name}/"
-            optim.restore(optimizers, {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)})
-
-    def resume(self) -> int:
-        """Goes on from the newest sound checkpoint, naming damaged ones; returns its step, 0 where there is none."""
+    def commit(self) -> None:
+        """Writes the checkpoint of this move, in the place of one that there may be."""
         assert self.run is not None
-        checkpoint.sweep(self.run.checkpoints)
-        for step in reversed(checkpoint.steps(self.run.checkpoints)):
-            try:
-                description, tensors = checkpoint.read(checkpoint.folder(self.run.checkpoints, step))
-            except checkpoint.Damaged as error:
-                self.display.warn(f"{error}; using the checkpoint before it")
-                continue
-            clock = Clock(**description["clock"])
-            if clock.best_step is not None and clock.best_step not in checkpoint.steps(self.run.checkpoints):
-                clock.best = clock.best_step = None
-            checkpoint.restore(self.model, tensors[checkpoint.WEIGHTS], resizable=self.model.resizable)
-            checkpoint.restore(self.average, tensors[checkpoint.AVERAGE], resizable=self.model.resizable)
-            self._restore_training_state(tensors[checkpoint.TRAINING])
-            self.clock = clock
-            self.run.truncate_metrics(step)
-            self.run.update(last=step, best=clock.best_step)
-            if self.rounds != description["rounds"]:
-                self.display.say(
-                    f"the budget changed ({description['rounds'] or 'minutes'} to {self.rounds or 'minutes'} rounds): schedules go on "
-                    f"from {self.progress:.0%} of the new one"
-                )
-            return step
-        self.run.truncate_metrics(0)
-        self.run.update(last=None, best=None)
-        return 0
+        info = self.run.info
+        checkpoint.save(
+            self.run.checkpoints,
+            self.clock.step,
+            description={
+                "model": info["model"],
+                "config": info["config"],
+                "custom": info.get("custom", {}),
+                "spec": self.dataset.spec.to_json(),
+                "codec": self.dataset.codec.to_json(),
+                "clock": dataclasses.asdict(self.clock),
+                "rounds": self.rounds,
+                "training": info["training"],
+            },
+            weights=self.model.state_dict(),
+            average=self.average.state_dict(),
+            training=recovery.training_state(self),
+        )

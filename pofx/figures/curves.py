@@ -23,6 +23,8 @@ WIDTH, HEIGHT = 5.2, 3.2
 FACTOR = 10
 #: The weighted sum of the terms of a player, which often lies on its largest one.
 TOTAL = "total"
+#: Signals of the monitor, which the figure health shows.
+SIGNALS = "health"
 
 
 def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
@@ -30,7 +32,7 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
     lines = [] if run is None else run.metrics()
     if run is None or not lines:
         raise UsageError("the figure curves needs the metrics.jsonl of a training run, and there is none with lines: train first")
-    panels = [(name, terms) for name, every in series(lines).items() for terms in grouped(every)]
+    panels = [(name, terms) for name, every in series(lines).items() if name != SIGNALS for terms in grouped(every)]
     if not panels:
         raise UsageError(f"{run.path / 'metrics.jsonl'} holds no losses: train for longer")
     columns = min(2, len(panels))

@@ -1,0 +1,187 @@
+"""What is wrong with a game, read from the signals that `pofx.vitals` has taken: for each failure one sentence, or none.
+
+Every detector is a pure function of the records, oldest first; what it names was so in each of the last few looks, after the
+first part of the budget. The thresholds were set on the part `tuning` of `benchmarks/health.py`, whose part `scoring` measures
+them on other data.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+
+Record = Mapping[str, float]
+
+WINS, OVERFITS, DEAD = "discriminator wins", "discriminator overfits", "discriminator dead"
+DIVERGES, COLLAPSES, OSCILLATES, COPIES = "divergence", "mode collapse", "oscillation", "memorisation"
+NAMES = (WINS, OVERFITS, DEAD, DIVERGES, COLLAPSES, OSCILLATES, COPIES)
+
+YOUNG = 0.15
+"""Share of the budget in which a game may still find its feet."""
+LOOKS = 3
+"""Looks in a row that must agree."""
+LOST, STANDS = 0.98, 0.8
+"""Accuracy of the discriminator at pairs from which on the generator is lost, if its distance stays above this share of before."""
+VANISHED = 1e-3
+"""Share of its usual norm below which a generator's gradient has vanished."""
+KNOWN, GAP, SURE = 0.65, 0.5, 3.0
+"""P(D(train) > D(held-out)) from which on a discriminator knows its examples by heart, if it also is so many standard errors above
+1/2, and the gap between the logits of both is this share of that between held-out and generated examples."""
+BLIND, APART = 0.6, 0.97
+"""Accuracy of a blind discriminator at pairs, while nearest neighbours in plain features tell real from generated so well."""
+LIMIT, TIMES = 200.0, 50.0
+"""Logits that no probability needs; and how many times their usual spread, or the usual norm of gradients, is an explosion."""
+NARROW, TWINS, BARE = 0.5, 0.3, 0.05
+"""Diversity and coverage below which, and share of twins above which modes are lost."""
+WORSE, FAR = 1.5, 0.02
+"""A distance is worse than its best by this factor, and by this share of the data's variance."""
+COPIED = 0.2
+"""Share of samples that are suspiciously near to one training example."""
+
+_ADVICE = {
+    WINS: "strengthen the penalty (gamma), or give the discriminator a smaller learning rate or fewer moves",
+    OVERFITS: "give it more examples, a stronger penalty (gamma), a smaller network, or a shorter training",
+    DEAD: "give the discriminator a larger learning rate or more moves, a weaker penalty (gamma), or the generator a smaller learning rate",
+    DIVERGES: "take smaller learning rates or a stronger penalty (gamma)",
+    COLLAPSES: "strengthen the penalty (gamma), slow the generator down, check that its noise reaches it, or take a larger batch",
+    OSCILLATES: "take smaller learning rates that fall to zero, or a stronger penalty (gamma)",
+    COPIES: "give it more examples, train for less long, or take a smaller generator",
+}
+
+
+_EXPLODE = {
+    "spread": "the spread of logits",
+    "judge_gradient": "the discriminator's gradient",
+    "maker_gradient": "the generator's gradient",
+}
+
+
+def diagnose(records: Sequence[Record], rollbacks: Sequence[str] = ()) -> dict[str, str]:
+    """Failure -> one sentence: what was seen, and what to try.
+
+    Arguments:
+        records: the signals of each look. rollbacks: what was seen each time that training went back.
+    """
+    found = {name: seen for name, detect in _DETECTORS.items() if (seen := detect(records)) is not None}
+    if DIVERGES in found:
+        # What else is seen in a game that explodes follows from it.
+        found = {DIVERGES: found[DIVERGES]}
+    elif rollbacks:
+        found[DIVERGES] = f"{rollbacks[-1]}, with {0.5 ** len(rollbacks):g} of its learning rate"
+    return {name: f"{seen}: {_ADVICE[name]}" for name, seen in found.items()}
+
+
+def _last(records: Sequence[Record], looks: int = LOOKS) -> Sequence[Record]:
+    """The last few looks after the young part of the training; none where they are too few."""
+    grown = [record for record in records if record["progress"] >= YOUNG]
+    return grown[-looks:] if len(grown) >= looks else ()
+
+
+def _always(records: Sequence[Record], holds: Callable[[Record], bool], looks: int = LOOKS) -> bool:
+    """Whether something holds in each of the last few looks. Comparisons with a missing signal are false."""
+    last = _last(records, looks)
+    return bool(last) and all(holds(record) for record in last)
+
+
+def _stands(records: Sequence[Record]) -> bool:
+    """Whether samples came hardly nearer to the data over the last few looks."""
+    last = _last(records)
+    return bool(last) and last[-1]["distance"] >= STANDS * last[0]["distance"]
+
+
+def _wins(records: Sequence[Record]) -> str | None:
+    now = records[-1] if records else {}
+    if _always(records, lambda r: r["told"] >= LOST) and _stands(records):
+        return (
+            f"the discriminator tells {now['told']:.1%} of pairs of a real and a generated example apart, and samples no longer come "
+            "nearer to the data, so that the generator has nothing to learn from"
+        )
+    usual = median([r["maker_gradient"] for r in records]) if records else math.nan
+    if _always(records, lambda r: r["maker_gradient"] < VANISHED * usual):
+        return f"the generator's gradient has vanished, to {now['maker_gradient']:.1g} from {usual:.1g}"
+    return None
+
+
+def _overfits(records: Sequence[Record]) -> str | None:
+    def holds(r: Record) -> bool:
+        known = r["seen"] >= KNOWN and r["seen"] - SURE * r["seen_error"] > 0.5
+        return known and r["real_logit"] - r["held_logit"] > GAP * (r["held_logit"] - r["fake_logit"])
+
+    if not _always(records, holds):
+        return None
+    now = records[-1]
+    return (
+        f"the discriminator takes training examples for more real than held-out ones in {now['seen']:.0%} of pairs (mean logits "
+        f"{now['real_logit']:.2g} of training, {now['held_logit']:.2g} of held-out, {now['fake_logit']:.2g} of generated examples)"
+    )
+
+
+def _dead(records: Sequence[Record]) -> str | None:
+    if not _always(records, lambda r: r["told"] <= BLIND and r["neighbours"] >= APART):
+        return None
+    now = records[-1]
+    return (
+        f"the discriminator tells only {now['told']:.0%} of pairs of a real and a generated example apart (spread of logits "
+        f"{now['spread']:.2g}), while their nearest neighbours tell {now['neighbours']:.0%}, so that the generator learns from nothing"
+    )
+
+
+def divergence(records: Sequence[Record], now: Record) -> str | None:
+    """What shows that a game diverges at this moment, against the looks before it."""
+    signals = {name: now[name] for name in ("real_logit", "fake_logit", "spread", "judge_gradient", "maker_gradient")}
+    if any(math.isinf(value) for value in signals.values()) or any(math.isnan(signals[name]) for name in ("fake_logit", "spread")):
+        return "logits or gradients are no longer finite"
+    largest = max(abs(now["real_logit"]), abs(now["fake_logit"]), now["spread"])
+    if largest > LIMIT:
+        return f"logits have grown to {largest:,.0f}"
+    if len(records) < LOOKS:
+        return None
+    for name, what in _EXPLODE.items():
+        usual = median([record[name] for record in records])
+        if now[name] > TIMES * usual and now[name] > 1.0:
+            return f"{what} has grown to {now[name]:.3g}, {now[name] / usual:,.0f} times as much as usual"
+    return None
+
+
+def _diverges(records: Sequence[Record]) -> str | None:
+    return divergence(records[:-1], records[-1]) if records else None
+
+
+def _collapses(records: Sequence[Record]) -> str | None:
+    now = records[-1] if records else {}
+    if _always(records, lambda r: r["duplicates"] > TWINS):
+        return (
+            f"{now['duplicates']:.0%} of the samples have a twin among the others, and {now['coverage']:.0%} of the real examples a sample "
+            "in their neighbourhood"
+        )
+    if _always(records, lambda r: r["diversity"] < NARROW):
+        return f"samples differ from each other by {now['diversity']:.0%} of what real examples do"
+    if _always(records, lambda r: r["coverage"] < BARE) and _stands(records):
+        return f"only {now['coverage']:.0%} of the real examples have a sample in their neighbourhood"
+    return None
+
+
+def _oscillates(records: Sequence[Record]) -> str | None:
+    last = _last(records)
+    if not last:
+        return None
+    best = min(record["distance"] for record in records)
+    if not all(record["distance"] > WORSE * best and record["distance"] > best + FAR for record in last):
+        return None
+    return (
+        f"samples were nearer to the data before: their Fréchet distance is {last[-1]['distance']:.2g} of the data's variance after "
+        f"{best:.2g} at its best, over {LOOKS} looks"
+    )
+
+
+def _copies(records: Sequence[Record]) -> str | None:
+    if not _always(records, lambda r: r["copies"] > COPIED):
+        return None
+    return (
+        f"{records[-1]['copies']:.0%} of the samples are as near to one training example, and as far from all others, as 1 % of real "
+        "examples are"
+    )
+
+
+_DETECTORS: dict[str, Callable[[Sequence[Record]], str | None]] = {
+    WINS: _wins, OVERFITS: _overfits, DEAD: _dead, DIVERGES: _diverges, COLLAPSES: _collapses, OSCILLATES: _oscillates, COPIES: _copies,
+}  # fmt: skip

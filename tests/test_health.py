@@ -1,0 +1,240 @@
+"""The health monitor: signals that mean what they say, detectors that name what is wrong, training that goes back where it diverges."""
+
+import dataclasses
+import json
+import math
+import pathlib
+
+import pytest
+import torch
+
+import pofx
+from pofx import data, discovery, features, figures, health, vitals
+from pofx.core import Noise
+from pofx.figures.health import judged
+from pofx.models.adversarial.gan import GAN
+from pofx.settings import Settings
+from pofx.trainer import Trainer
+from pofx.vitals import SIGNALS, Fixed
+
+HERE = pathlib.Path(__file__).parent
+#: A game in which nothing is wrong.
+FINE = {
+    "real_logit": 0.02, "held_logit": 0.01, "fake_logit": -0.02, "spread": 0.05, "told": 0.7, "told_held": 0.69, "seen": 0.52, "seen_error": 0.02,
+    "judge_gradient": 0.2, "maker_gradient": 0.1, "diversity": 0.98, "duplicates": 0.01, "coverage": 0.7, "neighbours": 0.8,
+    "distance": 0.1, "copies": 0.005,
+}  # fmt: skip
+#: Failure -> how its last looks differ.
+SICK = {
+    health.WINS: {"told": 0.995, "distance": 2.0, "neighbours": 1.0},
+    health.OVERFITS: {"seen": 0.8, "real_logit": 1.0, "held_logit": 0.0, "fake_logit": -0.5},
+    health.DEAD: {"told": 0.5, "neighbours": 1.0},
+    health.DIVERGES: {"real_logit": 1e4},
+    health.COLLAPSES: {"duplicates": 1.0, "diversity": 0.0, "coverage": 0.01},
+    health.COPIES: {"copies": 0.6},
+}  # fmt: skip
+
+
+def looks(n, **changes):
+    """n looks of which all are fine up to the middle, and the others have `changes`."""
+    return [{"step": 100.0 * i, "progress": (i + 1) / n, **FINE, **(changes if i >= n // 2 else {})} for i in range(n)]
+
+
+def test_what_is_fine_has_no_name():
+    assert health.diagnose([]) == {}
+    assert health.diagnose(looks(1)) == {}
+    assert health.diagnose(looks(20)) == {}
+
+
+@pytest.mark.parametrize("name", SICK)
+def test_each_failure_has_its_name_its_numbers_and_an_advice(name):
+    found = health.diagnose(looks(20, **SICK[name]))
+    assert name in found
+    assert any(character.isdigit() for character in found[name])
+    seen, _, advice = found[name].rpartition(": ")
+    assert seen
+    assert advice
+    assert ". " not in found[name], "one sentence"
+
+
+@pytest.mark.parametrize("name", [name for name in SICK if name != health.DIVERGES])
+def test_a_single_look_and_a_young_game_are_no_evidence(name):
+    records = looks(20)
+    records[-1] |= SICK[name]
+    assert health.diagnose(records) == {}
+    young = [{**record, "progress": 0.1} for record in looks(20, **SICK[name])]
+    assert health.diagnose(young) == {}
+
+
+def test_oscillation_is_a_distance_that_was_better():
+    assert list(health.diagnose(looks(20, distance=0.5))) == [health.OSCILLATES]
+    falling = [{**record, "distance": 1 / (i + 1)} for i, record in enumerate(looks(20))]
+    assert health.diagnose(falling) == {}
+
+
+def test_a_generator_that_still_comes_nearer_is_not_lost():
+    records = [{**record, "told": 1.0, "distance": 0.7**i} for i, record in enumerate(looks(20))]
+    assert health.diagnose(records) == {}
+
+
+def test_missing_signals_name_nothing():
+    nothing = [{**record, **dict.fromkeys(("held_logit", "told_held", "seen"), math.nan)} for record in looks(20)]
+    assert health.diagnose(nothing) == {}
+    assert list(health.diagnose(looks(20, fake_logit=math.nan))) == [health.DIVERGES]
+
+
+def test_divergence_is_seen_against_what_was_usual():
+    records = looks(10)
+    assert health.divergence(records, FINE) is None
+    assert "50" not in (health.divergence(records, {**FINE, "spread": 40 * FINE["spread"]}) or "")
+    assert health.divergence(records, {**FINE, "judge_gradient": 1000 * FINE["judge_gradient"]}) is not None
+    assert health.divergence([], {**FINE, "judge_gradient": 1000 * FINE["judge_gradient"]}) is None
+    assert health.divergence(records, {**FINE, "spread": math.nan}) is not None
+
+
+def test_a_rollback_stays_told_and_hides_nothing():
+    (told,) = health.diagnose(looks(20), ["it exploded, and training went back to move 60"]).values()
+    assert "0.5 of its learning rate" in told
+    assert set(health.diagnose(looks(20, copies=0.6), ["it exploded"])) == {health.DIVERGES, health.COPIES}
+
+
+def test_fixed_noise_is_noise_that_comes_again():
+    fixed, noise = Fixed(3, 5), Noise(3, 5)
+    for _ in range(2):
+        again = fixed.again()
+        assert torch.equal(again.normal(4), noise.normal(4))
+        assert torch.equal(again.uniform(2), noise.uniform(2))
+        again.again().normal(4).zero_()
+        noise = Noise(3, 5)
+
+
+def trainer(model=GAN, source="ring", **settings):
+    dataset = data.load(source) if isinstance(source, str) else source
+    chosen = model.recipe(dataset.spec, None)
+    torch.manual_seed(0)
+    values = {"steps": 4, "batch_size": 16, "ema": 0.9, **settings}
+    return Trainer(model(dataset.spec, chosen.config), dataset, Settings(**values), quiet=True)
+
+
+class Drawn(GAN):
+    """A game whose samples are given, and whose judge reads the first number of an example."""
+
+    def sample(self, n, *, noise, label=None):
+        return self.drawn[:n]
+
+    def judge(self, x, *, label=None):
+        return 100 * x.flatten(1)[:, 0]
+
+
+def signals_of(drawn, source="ring"):
+    game = trainer(Drawn, source)
+    game.model.drawn = game.average.drawn = drawn
+    return game.vitals.look(1)
+
+
+def test_signals_tell_samples_that_are_data_from_those_that_are_not():
+    ring = data.load("ring")
+    real = ring.test.batch(torch.arange(vitals.WATCHED)).x
+    held, point, copies = (
+        signals_of(x) for x in (real, real[:1].expand(vitals.WATCHED, -1) + 0, ring.train.batch(ring.train.positions(shuffle=0)[:512]).x)
+    )
+    assert 0.9 < held["diversity"] < 1.1
+    assert held["coverage"] > 0.9
+    assert 0.4 < held["neighbours"] < 0.6
+    assert 0.4 < held["told"] < 0.6
+    assert 0.4 < held["seen"] < 0.6
+    assert held["copies"] < 0.05
+    assert held["distance"] < 0.02
+    assert (point["diversity"], point["duplicates"]) == (0.0, 1.0)
+    assert point["coverage"] < 0.1
+    assert point["distance"] > 0.5
+    assert copies["copies"] > 0.9
+    far = signals_of(real - 50)
+    assert (far["told"], far["neighbours"], far["coverage"]) == (1.0, 1.0, 0.0)
+
+
+def test_samples_that_are_not_finite_are_a_divergence():
+    found = signals_of(torch.full((vitals.WATCHED, 2), math.nan))
+    assert math.isnan(found["coverage"])
+    assert list(health.diagnose([found])) == [health.DIVERGES]
+
+
+@pytest.mark.parametrize("name", [name for name in discovery.names("models") if "judge" in dir(discovery.model(name))])
+def test_every_model_that_judges_is_watched_and_knows_who_moves_the_judge(name):
+    model = discovery.model(name)
+    game = trainer(model, "digits")
+    judging = {game.players[i].name for i in game.vitals.judges}
+    assert judging == {"discriminator"}
+    game.train()
+    (found,) = game.vitals.history()
+    assert set(found) == set(SIGNALS)
+    assert all(math.isfinite(value) for value in found.values())
+
+
+def test_others_are_not_watched():
+    assert trainer(discovery.model("vae")).vitals is None
+
+
+def test_a_conditional_game_is_judged_under_its_labels():
+    dataset = data.load("digits")
+    config = dataclasses.replace(GAN.recipe(dataset.spec, None).config, conditional=True)
+    model = GAN(dataset.spec, config)
+    game = Trainer(model, dataset, Settings(steps=2, batch_size=16, ema=0.9), quiet=True)
+    asked = []
+    judge = model.judge
+    model.judge = lambda x, label=None: asked.append(label) or judge(x, label=label)
+    game.vitals.game()
+    assert len(asked) == 3
+    assert all(label is not None and len(label) > 0 for label in asked)
+
+
+def test_looking_changes_nothing_of_the_training():
+    def state(look):
+        game = trainer(steps=6)
+        if look:
+            game.vitals.due = lambda step: True
+        game.train()
+        return game.model.state_dict()
+
+    watched, alone = state(True), state(False)
+    assert all(torch.equal(watched[name], alone[name]) for name in alone)
+
+
+def test_signals_stand_in_the_metrics_and_failures_in_the_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(vitals, "SPACING", 2)
+    monkeypatch.setattr(vitals, "EXAMPLES", 2)
+    monkeypatch.setattr(health, "BLIND", 1.1)
+    monkeypatch.setattr(health, "APART", 0.0)
+    monkeypatch.setattr(health, "FAR", math.inf)
+    run = pofx.train("gan", "ring", run=tmp_path / "run", steps=40, batch_size=16, quiet=True)
+    lines = [line for line in run.metrics() if "health/told" in line]
+    assert len(lines) >= 20
+    assert set(lines[-1]["symptoms"]) == {health.DEAD}
+    told = json.loads((run.path / "run.json").read_text())["symptoms"]
+    assert list(told) == [health.DEAD]
+    assert capsys.readouterr().err.count(f"warning: {health.DEAD}: the discriminator tells only") == 1
+    page = (run.path / "report.html").read_text()
+    assert "While training, discriminator dead" in page
+    assert "<h2>Health</h2>" in page
+
+
+def test_the_figure_shows_three_groups_and_the_curves(tmp_path):
+    run = pofx.train("gan", "digits", run=tmp_path / "run", steps=4, batch_size=16, quiet=True, report=False)
+    model, dataset = run.model(), run.dataset()
+    logits = judged(model, dataset)
+    assert set(logits) == {"training", "held-out", "generated"}
+    figure = figures.draw("health", model, dataset, run=run)
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles[1:] == ["mean logits", "gradients", "diversity of samples"]
+    assert all(axes.get_xlabel() and axes.get_ylabel() for axes in figure.axes)
+    assert len(figures.draw("health", model, dataset).axes[0].get_legend().get_texts()) == 3
+
+
+@pytest.mark.parametrize("source", ["ring", "digits"])
+def test_quick_features_keep_the_distances_of_the_slow_ones(source):
+    dataset = data.load(source)
+    x = dataset.test.batch(torch.arange(170)).x
+    slow = features.convolutions(dataset) if dataset.spec.kind == "images" else features.components(dataset)
+    near, far = (torch.pdist(torch.from_numpy(by(x))) for by in (features.quick(dataset, examples=features.FITTED), slow))
+    assert torch.corrcoef(torch.stack((near, far)))[0, 1] > 0.995
+    assert float((near / far).median()) == pytest.approx(1.0, abs=0.02)
