@@ -244,6 +244,7 @@ class Range:
 
 
 Positive = Annotated[int, Range(1)]
+Natural = Annotated[int, Range(0)]
 PositiveFloat = Annotated[float, Range(0, open=True)]
 NonNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]

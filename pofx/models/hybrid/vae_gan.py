@@ -33,7 +33,6 @@ from pofx.core import (
     Judges,
     Loss,
     Model,
-    Network,
     Noise,
     Optimizer,
     Player,
@@ -50,23 +49,10 @@ from pofx.nn.mlp import MLP
 from pofx.nn.observation import Observation
 from pofx.nn.priors import StandardNormal
 from pofx.nn.relaxation import relaxed
+from pofx.nn.trunk import trunk
 
 SETTLED = 0.2
 """Share of the budget after which codes should say something."""
-
-
-class _Hidden(Network):
-    """All layers of a network but its last, as one flat vector of features an example."""
-
-    def __init__(self, layers: nn.Sequential) -> None:
-        super().__init__()
-        self.layers = layers
-
-    def compute(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch features"]:
-        if isinstance(self.layers[0], nn.Linear):
-            return self.layers(x.flatten(1))
-        # Channels last, as the layers have it in memory: flattening is then no copy.
-        return self.layers(x).permute(0, 2, 3, 1).flatten(1)
 
 
 class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
@@ -129,15 +115,11 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
         if config.architecture == "dense":
             self.encoder = MLP(spec.shape, 2 * z, config.hidden)
             self.decoder = MLP(z, spec.shape, config.hidden[::-1], activation="leaky_relu")
-            judge = MLP(spec.shape, 1, config.hidden, activation="leaky_relu").layers
-            layers, last = judge[:-1], judge[-1]
         else:
             self.encoder = ConvEncoder(spec.shape, 2 * z, channels=channels)
             self.decoder = ConvDecoder(z, spec.shape, channels=channels, activation="leaky_relu")
-            judge = ConvEncoder(spec.shape, 1, channels=2 * channels, activation="leaky_relu")
-            layers, last = judge.features, judge.head
-        self.features = _Hidden(layers)
-        self.head = MLP(last.in_features, 1)
+        self.features, length = trunk(spec.shape, config.architecture, hidden=config.hidden, channels=2 * channels)
+        self.head = MLP(length, 1)
         self.label_head: MLP | None = None
         if config.auxiliary:
             if spec.label is None:
