@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pofx import data as sources
 from pofx import discovery, distributed, recovery
-from pofx.core import Budget, Classes, Classifies, Config, DataSpec, Model, Recipe, UsageError, mix
+from pofx.core import Budget, Classifies, Config, DataSpec, Model, Recipe, UsageError, mix
 from pofx.nn import foreign
 from pofx.run import INFO, Run, hardware, next_folder, peak_memory, versions
 from pofx.settings import Settings, pick_device
@@ -102,9 +102,8 @@ def build(cls: type[Model], spec: DataSpec, config: Config, seed: int, networks:
     """A freshly initialised model, ready to be trained; equal seeds give equal weights. `networks` of one's own keep theirs."""
     import torch
 
-    if getattr(config, "conditional", False) and not isinstance(spec.label, Classes):
-        have = "no labels" if spec.label is None else type(spec.label).__name__.lower()
-        raise UsageError(f"a conditional model needs classes, and these data have {have}: name a --data.label or leave conditional out")
+    if getattr(config, "conditional", False) and spec.label is None:
+        raise UsageError("a conditional model needs labels, and these data have none: name a --data.label or leave conditional out")
     foreign.check_trainable(networks or {})
     torch.manual_seed(mix(seed, "initial weights"))
     return cls(spec, config, **(networks or {}))

@@ -146,9 +146,15 @@ class Attributes:
 
 @dataclasses.dataclass(frozen=True)
 class Values:
-    """Several real numbers."""
+    """Several real numbers, in the source's units.
+
+    mean, std: of each on the training rows, by which models bring them to one scale; empty: 0 and 1. Values of the same names are
+    equal, whatever rows their scale was taken from.
+    """
 
     names: tuple[str, ...]
+    mean: tuple[float, ...] = dataclasses.field(default=(), compare=False)
+    std: tuple[float, ...] = dataclasses.field(default=(), compare=False)
 
 
 Label = Classes | Attributes | Values
@@ -196,19 +202,20 @@ class DataSpec:
         values["columns"] = [dataclasses.asdict(column) for column in self.columns]
         if self.label is not None:
             kind = next(kind for kind, cls in _LABELS.items() if isinstance(self.label, cls))
-            values["label"] = {"kind": kind, "names": list(self.label.names)}
+            values["label"] = {"kind": kind, **{name: list(value) for name, value in dataclasses.asdict(self.label).items()}}
         return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "DataSpec":
         """The spec that `to_json` wrote."""
-        label = values["label"]
+        label = dict(values["label"]) if values["label"] else None
+        kind = _LABELS[label.pop("kind")] if label else None
         return cls(
             **{
                 **values,
                 "shape": tuple(values["shape"]),
                 "columns": tuple(Column(**column) for column in values["columns"]),
-                "label": label and _LABELS[label["kind"]](tuple(label["names"])),
+                "label": kind and label and kind(**{name: tuple(value) for name, value in label.items()}),
             }
         )
 
@@ -237,6 +244,7 @@ class Range:
 
 
 Positive = Annotated[int, Range(1)]
+Natural = Annotated[int, Range(0)]
 PositiveFloat = Annotated[float, Range(0, open=True)]
 NonNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]
@@ -526,8 +534,8 @@ class Samples(Capability):
 
     @abstractmethod
     def sample(self, n: int, *, noise: Noise, label: Tensor | None = None) -> Shaped[Tensor, "n ..."]:
-        """n new examples in the space of `Batch.x`, from the random numbers of `noise` alone. `label` (n,) where the
-        model is conditional; None draws labels from the training marginal."""
+        """n new examples in the space of `Batch.x`, from the random numbers of `noise` alone. `label`, as `Batch.label` and
+        none of it missing, where the model is conditional; None draws labels from the training marginal."""
 
 
 class Encodes(Capability):

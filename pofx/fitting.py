@@ -14,6 +14,7 @@ from torch.distributions import Distribution, Normal
 from pofx import discovery, examples, priors
 from pofx.core import Decodes, Encodes, Model, Samples, UsageError
 from pofx.data.dataset import Dataset, Split
+from pofx.nn import labels
 from pofx.priors import OWN, Fitted
 from pofx.progress import Steps
 from pofx.run import Run
@@ -118,8 +119,8 @@ def _codes(model: Model, split: Split, run: Run, steps: Steps, limit: int) -> Fl
         batch = split.batch(rows)
         z = examples.encode(model, batch)
         label = examples.conditions(model, batch.label)
-        # Without its label an example's code says the class as well, which no code does that is decoded under a label.
-        found.append(z if label is None else z[label >= 0])
+        # Without its label an example's code says the label as well, which no code does that is decoded under a label.
+        found.append(z if label is None else z[labels.known(label)])
     z = torch.cat(found)
     if bad := int((~z.isfinite()).any(1).sum()):
         raise UsageError(

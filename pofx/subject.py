@@ -14,8 +14,9 @@ from torch import Tensor
 from pofx import examples
 from pofx import features as extractors
 from pofx.baselines import NGram
-from pofx.core import Batch, Classes, Model, UsageError
+from pofx.core import Batch, Model, UsageError
 from pofx.data.dataset import Dataset, Split
+from pofx.nn import labels
 from pofx.progress import Steps
 
 #: Samples that are drawn, and examples that expensive numbers are measured on; with `full`.
@@ -90,10 +91,10 @@ class Subject:
     @functools.cached_property
     def drawn(self) -> Shaped[Tensor, "n ..."]:
         """n samples; a conditional model is asked for the labels of `real`."""
-        labels, found = self.asked, []
+        asked, found = self.asked, []
         for rows in self.track(torch.arange(self.n).split(examples.PART), math.ceil(self.n / examples.PART)):
             start = time.perf_counter()
-            found.append(examples.draw(self.model, len(rows), first=int(rows[0]), label=None if labels is None else labels[rows]))
+            found.append(examples.draw(self.model, len(rows), first=int(rows[0]), label=None if asked is None else asked[rows]))
             self.drawing.append((time.perf_counter() - start) / len(rows))
         x = torch.cat(found)
         if bad := int((~x.isfinite()).flatten(1).any(1).sum()):
@@ -104,16 +105,15 @@ class Subject:
         return x
 
     @property
-    def asked(self) -> Int64[Tensor, " n"] | None:
+    def asked(self) -> Shaped[Tensor, "n ..."] | None:
         """The labels that a conditional model is asked for; None for other models."""
-        if not isinstance(self.model.spec.label, Classes):
-            return None
         label = examples.conditions(self.model, self.real.label)
         if label is None:
             return None
-        # A held-out example without a label asks for nothing in particular.
-        known = label[label >= 0]
-        return torch.where(label >= 0, label, known[torch.arange(len(label)) % len(known)]) if len(known) else None
+        # A held-out example whose label is not whole asks for nothing in particular.
+        whole = labels.known(label)
+        rows = torch.arange(len(label))
+        return label[torch.where(whole, rows, rows[whole][rows % int(whole.sum())])] if bool(whole.any()) else None
 
     @functools.cached_property
     def real(self) -> Batch:

@@ -210,14 +210,14 @@ def test_conditional_gan_counts_labels_once_and_listens_to_them():
     batch = Batch(examples(spec, 5), torch.tensor([0, 0, 2, -1, 2]))
     move(model, "discriminator", batch)
     move(model, "generator", batch)
-    assert model.label_counts.tolist() == [2, 0, 2]
+    assert model.condition.counts.tolist() == [2, 0, 2]
     model.eval()
     move(model, "discriminator", batch)
-    assert model.label_counts.tolist() == [2, 0, 2]
+    assert model.condition.counts.tolist() == [2, 0, 2]
     x = batch.x[:1]
     assert len({model.judge(x, label=torch.tensor([y])).item() for y in (-1, 0, 1, 2)}) == 4
     assert not torch.equal(*(model.sample(1, noise=Noise(0, 1), label=torch.tensor([y])) for y in (0, 1)))
-    model.label_counts.copy_(torch.tensor([0, 1, 0]))
+    model.condition.counts.copy_(torch.tensor([0, 1, 0]))
     # Drawing the class takes one request of the noise; with all of the marginal on one class the rest is its sample.
     noise = Noise(0, 3)
     noise.uniform(1)
@@ -227,7 +227,7 @@ def test_conditional_gan_counts_labels_once_and_listens_to_them():
 
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"conditional": True}, "needs data with classes"), ({"architecture": "conv"}, "choose dense")],
+    [({"conditional": True}, "needs data with labels"), ({"architecture": "conv"}, "choose dense")],
 )
 def test_gan_refuses_what_does_not_fit(fields, message):
     with pytest.raises(UsageError, match=message):

@@ -414,11 +414,11 @@ def test_labels_are_counted_in_training_and_drawn_from_the_marginal():
     model = revealing()
     label = torch.tensor([0, 0, 0, 2, -1, -1, -1, -1])
     model.eval().loss(Batch(examples(LABELLED, 8), label))
-    assert model.label_counts.tolist() == [0, 0, 0]
+    assert model.condition.counts.tolist() == [0, 0, 0]
     kept = label.clone()
     model.train().loss(Batch(examples(LABELLED, 8), label))
     assert torch.equal(label, kept)
-    assert model.label_counts.tolist() == [3, 0, 1]
+    assert model.condition.counts.tolist() == [3, 0, 1]
     drawn = model.eval().sample(2000, noise=Noise(0, 2000), mode="mean")
     torch.testing.assert_close(drawn.mean(0), torch.tensor([0.75, 0.0, 0.25, 0.0]), atol=0.05, rtol=0)
     named = model.sample(3, noise=Noise(0, 3), label=torch.tensor([2, 1, 0]), mode="mean")
@@ -440,7 +440,7 @@ def test_label_errors():
 
 def test_scoring_without_labels_is_the_mixture_over_classes():
     model = revealing().eval()
-    model.label_counts.copy_(torch.tensor([1, 0, 3]))
+    model.condition.counts.copy_(torch.tensor([1, 0, 3]))
     x = examples(LABELLED, 4)
     each = torch.stack([model.log_prob(x, label=torch.full((4,), y)).nats for y in (0, 2)])
     expected = torch.logsumexp(each + torch.tensor([[0.25], [0.75]]).log(), 0)

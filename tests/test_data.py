@@ -202,12 +202,14 @@ def test_labelled_more_than_there_are_and_without_labels():
         (np.array(["b", "a", ""] * 4), Classes(("a", "b")), 4),
         (np.array([10, 9, -1] * 4), Classes(("9", "10")), 4),
         (np.array([[0, 1], [1, 1], [-1, 0]] * 4), Attributes(("label 0", "label 1")), 4),
+        (np.array([[0.0, -1.0], [1.0, np.nan]] * 6), Attributes(("label 0", "label 1")), 12),
+        (np.array([[1, -1], [-1, 1]] * 6), Attributes(("label 0", "label 1")), 0),
         (np.array([0.5, 2.5, np.nan] * 4), Values(("label",)), 4),
     ],
 )
 def test_labels_of_arrays(label, kind, missing):
     batch = whole(dataset := data.from_arrays(np.zeros((12, 4, 4), np.uint8), label))
-    assert dataset.spec.label == kind
+    assert (type(dataset.spec.label), dataset.spec.label.names) == (type(kind), kind.names)
     absent = batch.label.isnan() if isinstance(kind, Values) else batch.label == -1
     assert int(absent.sum()) == missing
     assert batch.label.dtype == (torch.float32 if isinstance(kind, Values) else torch.int64)

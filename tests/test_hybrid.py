@@ -11,6 +11,7 @@ from pofx.models.autoencoding.autoencoder import Autoencoder
 from pofx.models.autoencoding.factor_vae import FactorVAE, permuted
 from pofx.models.hybrid.adversarial_autoencoder import AdversarialAutoencoder
 from pofx.models.hybrid.vae_gan import VAEGAN
+from pofx.nn.conditioning import naming
 from pofx.nn.gaussian import Gaussian
 from pofx.settings import Settings
 from pofx.trainer import Trainer
@@ -18,6 +19,7 @@ from pofx.trainer import Trainer
 IMAGES = DataSpec("images", (1, 8, 8), size=1000, bits=8)
 PLANE = DataSpec("vectors", (2,), size=1000)
 CLASSES, FLAGS = Classes(("a", "b", "c")), Attributes(("round", "red"))
+VALUES = Values(("weight",), mean=(1.0,), std=(2.0,))
 
 
 def build(cls, spec, **fields):
@@ -128,10 +130,9 @@ def test_a_head_is_the_encoders_and_only_classes_are_a_capability():
     assert [player.name for player in named.players() if head & {id(p) for _, p in player.parameters()}] == ["encoder"]
 
 
-@pytest.mark.parametrize("label", [None, Values(("weight",))], ids=["none", "values"])
-def test_a_head_needs_classes_or_attributes(label):
+def test_a_head_needs_labels():
     with pytest.raises(UsageError, match=r"--data\.label"):
-        build(VAEGAN, dataclasses.replace(IMAGES, label=label), auxiliary=1.0)
+        build(VAEGAN, dataclasses.replace(IMAGES, label=None), auxiliary=1.0)
 
 
 def label_gradient(model, batch):
@@ -147,16 +148,17 @@ def label_gradient(model, batch):
 @pytest.mark.parametrize(
     ("label", "some", "fewer"),
     [
+        (VALUES, torch.tensor([[0.5], [-2.0], [1.0], [torch.nan]]), torch.tensor([[0.5], [torch.nan], [torch.nan], [torch.nan]])),
         (CLASSES, torch.tensor([0, 2, 1, -1]), torch.tensor([0, -1, -1, -1])),
         (FLAGS, torch.tensor([[0, 1], [1, -1], [-1, -1], [1, 1]]), torch.tensor([[0, 1], [-1, -1], [-1, -1], [-1, -1]])),
     ],
-    ids=["classes", "attributes"],
+    ids=["values", "classes", "attributes"],
 )
 def test_missing_labels_give_no_gradient(label, some, fewer):
     spec = dataclasses.replace(IMAGES, label=label)
     # The dense encoder: batches of other sizes are then summed in the same way.
     model, x = build(VAEGAN, spec, auxiliary=1.0, architecture="dense"), examples(spec, 4)
-    value, gradient = label_gradient(model, Batch(x, torch.full_like(some, -1)))
+    value, gradient = label_gradient(model, Batch(x, torch.full_like(some, torch.nan if some.is_floating_point() else -1)))
     assert value == 0
     assert gradient.abs().sum() == 0
     assert label_gradient(model, Batch(x, None))[0] == 0
@@ -179,17 +181,19 @@ def test_a_missing_attribute_says_nothing_about_its_neighbours():
 
 
 def test_the_label_term_is_the_mean_cross_entropy_of_the_labelled_rows():
-    model = build(VAEGAN, dataclasses.replace(IMAGES, label=CLASSES), auxiliary=1.0)
     given = torch.randn(5, 3)
-    nats, accuracy = model._naming(given, torch.tensor([2, -1, 0, -1, 1]))
+    nats, accuracy = naming(CLASSES, given, torch.tensor([2, -1, 0, -1, 1]))
     chosen = given[[0, 2, 4]]
     expected = -chosen.log_softmax(1)[range(3), [2, 0, 1]].mean()
     assert nats.item() == pytest.approx(expected.item(), rel=1e-5)
     assert accuracy.item() == pytest.approx((chosen.argmax(1) == torch.tensor([2, 0, 1])).float().mean().item())
-    model = build(VAEGAN, dataclasses.replace(IMAGES, label=FLAGS), auxiliary=1.0)
-    nats, _ = model._naming(given[:, :2], torch.tensor([[1, 0], [-1, -1], [-1, 1], [-1, -1], [-1, -1]]))
+    nats, _ = naming(FLAGS, given[:, :2], torch.tensor([[1, 0], [-1, -1], [-1, 1], [-1, -1], [-1, -1]]))
     coins = [given[0, 0].sigmoid(), 1 - given[0, 1].sigmoid(), given[2, 1].sigmoid()]
     assert nats.item() == pytest.approx(float(-torch.stack(coins).log().sum() / 2), rel=1e-5)
+    # Values are compared by their standard scores: -2 is one and a half deviations below the mean of 1.
+    nats, explained = naming(VALUES, torch.tensor([[0.5], [0.0]]), torch.tensor([[-2.0], [torch.nan]]))
+    assert nats.item() == pytest.approx(0.5 * (0.5 + 1.5) ** 2)
+    assert explained.item() == pytest.approx(1 - (0.5 + 1.5) ** 2)
 
 
 def test_few_labels_teach_the_encoder_to_name_classes():

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from pofx.core import Model
     from pofx.data import Codec
     from pofx.run import Run
@@ -27,7 +25,8 @@ class Options:
     seed: int = 0
     """Equal seeds give equal samples."""
     label: str | None = None
-    """Class of the samples, by its name (conditional models)."""
+    """What the samples are of (conditional models): a class by its name or several, cat,dog; attributes, smiling=1,glasses=0;
+    values, age=40."""
     prompt: str | None = None
     """Text that every sample starts with (models of text)."""
     out: str | None = None
@@ -57,7 +56,7 @@ def run(options: Options) -> None:
     """Draws and writes."""
     import pathlib
 
-    from pofx import discovery, examples, priors
+    from pofx import asked, discovery, examples, priors
     from pofx.core import Samples, UsageError
     from pofx.data.text import RULE
     from pofx.run import Run
@@ -68,7 +67,7 @@ def run(options: Options) -> None:
     model, codec = found.model(prior=options.prior), found.codec
     discovery.require(model, Samples, what="pofx sample")
     direct = _direct(model, found, options)
-    label = _label(model, options.label, options.n, options.seed)
+    label = asked.labels(model, options.label, options.n, options.seed)
     x = examples.draw(model, options.n, seed=options.seed, label=label, **_knobs(model, codec, options))
     if options.out is None and model.spec.kind == "tokens":
         print(RULE.join(str(text) for text in codec.show(x)))
@@ -96,28 +95,6 @@ def _direct(model: "Model", run: "Run", options: Options) -> str:
     strength = 2.0 if options.strength is None else options.strength
     directions.move(model, run, options.direction, strength, options.directions)
     return f"-{options.direction}{strength:+g}"
-
-
-def _label(model: "Model", name: str | None, n: int, seed: int) -> "Tensor | None":
-    import torch
-
-    from pofx import discovery
-    from pofx.core import Classes, Noise, UsageError
-    from pofx.nn import labels
-
-    meaning = model.spec.label
-    conditional = getattr(model.config, "conditional", None)
-    if name is None:
-        # Drawn here and not in the model, so that they can be written beside the samples.
-        return labels.draw(model.label_counts, Noise(seed, n)) if conditional else None
-    if not conditional:
-        instead = ", or train with --model.conditional true" if conditional is not None else ""
-        raise UsageError(f"this model was trained without labels: leave --label out{instead}")
-    if not isinstance(meaning, Classes):
-        raise UsageError("--label names a class, and the labels of this model are no classes: leave it out")
-    if name not in meaning.names:
-        raise UsageError(discovery.unknown("label", name, list(meaning.names)))
-    return torch.full((n,), meaning.names.index(name))
 
 
 def _knobs(model: "Model", codec: "Codec", options: Options) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pofx.core import Classes, Column, UsageError
+from pofx.core import Attributes, Classes, Column, UsageError
 from pofx.data.dataset import Codec
 from pofx.data.files import whole
 from pofx.data.labels import Kept, kept, restore
@@ -102,20 +102,21 @@ def numbers(values: Any, name: str) -> np.ndarray:
 class TableCodec(Codec):
     """A table: one float vector a row.
 
-    fields: columns in the source's order. label_column, label_place: its name, and how many fields stand before it.
+    fields: columns in the source's order. label_columns, label_places: names, and how many fields stand before each.
     """
 
     name: ClassVar[str] = "table"
     fields: tuple[Field, ...]
     label: Kept = None
-    label_column: str | None = None
-    label_place: int = 0
+    label_columns: tuple[str, ...] = ()
+    label_places: tuple[int, ...] = ()
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "TableCodec":
         """The codec of the fields that `to_json` wrote."""
         fields = tuple(Field(**{**field, "levels": tuple(field["levels"])}) for field in values["fields"])
-        return cls(**{**values, "fields": fields})
+        columns, places = tuple(values["label_columns"]), tuple(values["label_places"])
+        return cls(**{**values, "fields": fields, "label_columns": columns, "label_places": places})
 
     def columns(self) -> tuple[Column, ...]:
         """Where each column stands in the vector."""
@@ -160,14 +161,17 @@ class TableCodec(Codec):
             else:
                 columns.append((field.name, pd.array(np.where(np.isnan(found), None, found), dtype=field.dtype)))
         meaning = kept(self.label)
-        if label is not None and meaning is not None and self.label_column is not None:
-            values = restore(label, meaning)
-            if isinstance(meaning, Classes):
-                empty = label.cpu().numpy() < 0
-                series = pd.Series(values).convert_dtypes().mask(empty)
-            else:
-                series = pd.Series(values[:, 0], dtype="Float64")
-            columns.insert(self.label_place, (self.label_column, series.array))
+        if label is not None and meaning is not None and self.label_columns:
+            values = restore(label, meaning).reshape(len(label), -1).T
+            for i, (name, place, of_column) in enumerate(zip(self.label_columns, self.label_places, values, strict=True)):
+                if isinstance(meaning, Classes):
+                    series = pd.Series(of_column).convert_dtypes().mask(label.cpu().numpy() < 0)
+                elif isinstance(meaning, Attributes):
+                    series = pd.Series(of_column, dtype="Int64").mask(of_column < 0)
+                else:
+                    series = pd.Series(of_column, dtype="Float64")
+                # The label's columns before this one have moved its place.
+                columns.insert(place + i, (name, series.array))
         return pd.DataFrame(dict(columns))
 
     def write(self, x: Tensor, path: pathlib.Path, label: Tensor | None = None) -> None:

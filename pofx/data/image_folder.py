@@ -18,7 +18,7 @@ from pofx.data.dataset import Dataset
 from pofx.data.decoding import decode
 from pofx.data.files import MAPPED, cache, digest, make_folder
 from pofx.data.images import ImageCodec
-from pofx.data.labels import Labels, from_array, from_names, natural
+from pofx.data.labels import Labels, chosen_columns, from_array, from_names, natural
 from pofx.data.options import Request
 
 NAMES: dict[str, str] = {}
@@ -122,10 +122,8 @@ def _labels_csv(request: Request, names: list[str], notes: list[str]) -> Labels:
         raise UsageError(f"{path} cannot be read ({error}): save it as CSV in UTF-8") from error
     if len(header) < 2 or not rows or any(len(row) != len(header) for row in rows):
         raise UsageError(f"{path} must have a line of column names, then a file name and its labels in each line")
-    columns, wanted = header[1:], request.options.label
-    if wanted is not None and wanted not in columns:
-        raise UsageError(f"{path} has no column {wanted!r}: its labels are {', '.join(columns)}")
-    chosen = [columns.index(wanted)] if wanted is not None else list(range(len(columns)))
+    columns = header[1:]
+    chosen = [columns.index(name) for name in chosen_columns(request.options.label, columns, str(path))] or list(range(len(columns)))
     cells = {row[0].strip().removeprefix("./"): [row[1 + i].strip() for i in chosen] for row in rows}
     unused, without = len(cells.keys() - set(names)), len(set(names) - cells.keys())
     if unused == len(cells):
@@ -143,5 +141,5 @@ def _labels_csv(request: Request, names: list[str], notes: list[str]) -> Labels:
             raise UsageError(f"several columns of {path} are labels only as numbers ({error}): choose one with --data.label") from error
         return from_names([row[0] or None for row in table])
     if len(picked) == 1 and all(not row[0] or row[0].lstrip("-").isdecimal() for row in table):
-        return from_array(np.array([int(row[0]) if row[0] else -1 for row in table]), picked)
-    return from_array(numbers if len(picked) > 1 else numbers[:, 0], picked)
+        return from_array(np.array([int(row[0]) if row[0] else -1 for row in table]), picked, source=str(path))
+    return from_array(numbers if len(picked) > 1 else numbers[:, 0], picked, source=str(path))

@@ -1,6 +1,7 @@
 """Labels: from arrays, names and columns to `Classes`, `Attributes` or `Values`, and back."""
 
 import dataclasses
+import difflib
 import re
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -18,6 +19,8 @@ Kept: TypeAlias = tuple[str, tuple[str, ...]] | None
 _KINDS: dict[str, type[Classes] | type[Attributes] | type[Values]] = {"classes": Classes, "attributes": Attributes, "values": Values}
 #: Integers with at most so many different values are classes; more of them are measurements.
 CLASSES = 100
+#: Columns that a sentence names.
+NAMED = 20
 
 
 def keep(label: Label | None) -> Kept:
@@ -53,7 +56,8 @@ def from_names(names: Sequence[str | None]) -> Labels:
 
 def from_array(array: np.ndarray, names: Sequence[str] | None = None, *, source: str = "the arrays") -> Labels:
     """Labels from an array of (n,) or (n, labels): strings and few integers are classes, columns of 0 and 1 attributes,
-    other numbers values. -1 (integers), NaN and empty strings are missing.
+    other numbers values. -1 (integers and attributes), NaN and empty strings are missing; but where all numbers are -1
+    and 1, these mean no and yes.
 
     Arguments:
         names: of the columns.
@@ -74,14 +78,53 @@ def from_array(array: np.ndarray, names: Sequence[str] | None = None, *, source:
         return from_names([str(name) or None for name in array])
     if kind in "US":
         raise UsageError(f"several labels a row must be numbers, and those of {source} are {array.dtype}: convert them")
+    array, notes = _from_signs(array, source)
     if array.ndim == 1 and kind in "biu" and len(np.unique(array)) <= CLASSES:
-        return from_names([None if kind == "i" and value == -1 else str(value) for value in array.tolist()])
-    known = array[~np.isnan(array)] if kind == "f" else array[array != -1] if kind == "i" else array
-    if array.ndim == 2 and np.isin(known, (0, 1)).all():
-        flags = np.nan_to_num(array, nan=-1) if kind == "f" else array
-        return Labels(torch.from_numpy(flags.astype(np.int64)), Attributes(names))
+        classes = from_names([None if kind == "i" and value == -1 else str(value) for value in array.tolist()])
+        return dataclasses.replace(classes, notes=notes)
+    flags = np.nan_to_num(array, nan=-1) if kind == "f" else array
+    if array.ndim == 2 and np.isin(flags, (-1, 0, 1)).all():
+        return Labels(torch.from_numpy(flags.astype(np.int64)), Attributes(names), notes)
     values = torch.from_numpy(array.astype(np.float32))
     return Labels(values.reshape(len(array), -1), Values(names))
+
+
+def _from_signs(array: np.ndarray, source: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Numbers that are all -1 (no) and 1 (yes), both of which occur, as 0 and 1 with a note; others as they are."""
+    found = np.unique(array[~np.isnan(array)] if array.dtype.kind == "f" else array)
+    if found.tolist() != [-1, 1]:
+        return array, ()
+    signs = np.where(array == -1, np.zeros_like(array), array)
+    return signs, (f"the labels of {source} are all -1 or 1, and are read as 0 (no) and 1 (yes)",)
+
+
+def scaled(labels: Labels, rows: Tensor) -> Label:
+    """What the labels mean; of values with mean and standard deviation (1 for one that never changes) over those of `rows` that
+    are known."""
+    if not isinstance(labels.label, Values):
+        return labels.label
+    value = labels.value[rows].to(torch.float64)
+    known = ~value.isnan()
+    count = known.sum(0).clamp(min=1)
+    mean = value.nan_to_num(0.0).sum(0) / count
+    std = ((value - mean).square().nan_to_num(0.0).sum(0) / count).sqrt()
+    std = torch.where(std > 1e-12 * mean.abs().clamp(min=1e-12), std, 1.0)
+    return dataclasses.replace(labels.label, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+
+
+def chosen_columns(wanted: str | None, columns: Sequence[str], source: str) -> list[str]:
+    """The columns that `--data.label` names: one, several with commas between them, or none. Raises `UsageError` for a name
+    that no column has."""
+    # A name may have a comma in it.
+    names = [] if wanted is None else [wanted] if wanted in columns else [name.strip() for name in wanted.split(",")]
+    for name in names:
+        if name not in columns:
+            near = difflib.get_close_matches(name, columns, n=3)
+            guess = f"did you mean {' or '.join(near)}?" if near else f"its columns are {', '.join(columns[:NAMED])}"
+            raise UsageError(f"{source} has no column {name!r} for the label: {guess}")
+    if len(set(names)) < len(names):
+        raise UsageError(f"--data.label {wanted} names a column twice: name each once")
+    return names
 
 
 def adapt(labels: Labels, to: Label) -> Labels:

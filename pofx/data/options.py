@@ -24,7 +24,7 @@ class Options(Config):
     bits: Literal[1, 8] | None = None
     """1 binarises grey images at random as they are drawn; 8 keeps 256 levels. By default as the source stores them."""
     label: str | None = None
-    """Column of the label (tables, and a labels.csv beside images)."""
+    """Column of the label, or several with commas between them (tables, and a labels.csv beside images)."""
     labelled: Annotated[int | None, Range(0)] = None
     """Keep the labels of so many training examples, classes balanced, and hide the others."""
     validation: Annotated[float | None, Range(0, 0.9)] = None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pofx.core import Column, DataSpec, UsageError, mix
 from pofx.data.dataset import Codec, Dataset, Split
-from pofx.data.labels import Labels, adapt, hide, kept
+from pofx.data.labels import Labels, adapt, hide, kept, scaled
 from pofx.data.options import Options, Request
 
 
@@ -96,7 +96,7 @@ def assemble(
     spec = DataSpec(
         kind=kind,
         shape=tuple(x.shape[1:]),
-        label=None if labels is None else labels.label,
+        label=None if labels is None else scaled(labels, rows.train),
         size=len(rows.train),
         columns=tuple(columns),
         bits=bits,

@@ -1,7 +1,6 @@
 """Tables: .csv and .parquet files, one row an example."""
 
 import dataclasses
-import difflib
 import pathlib
 from typing import Any
 
@@ -12,7 +11,7 @@ from pofx.core import UsageError, Values
 from pofx.data.columns import Field, TableCodec, cells, numbers, pandas
 from pofx.data.dataset import Dataset
 from pofx.data.files import digest
-from pofx.data.labels import CLASSES, Labels, from_names, keep
+from pofx.data.labels import CLASSES, Labels, chosen_columns, from_array, from_names, keep
 from pofx.data.options import Request
 from pofx.data.splits import assemble, divide, read_labels
 from pofx.data.vectors import standardisation
@@ -41,22 +40,23 @@ def load(request: Request) -> Dataset:
     frame = _read(request, notes)
     if not len(frame):
         raise UsageError(f"{source} has no rows: give a table with some")
-    column = _label_column(request, list(frame.columns))
+    chosen = _label_columns(request, list(frame.columns))
     if codec is None:
-        fields = _fields(frame.drop(columns=[column] if column else []), options.missing == "indicator", notes)
+        fields = _fields(frame.drop(columns=chosen), options.missing == "indicator", notes)
         if not fields:
             why = f" ({'; '.join(notes)})" if notes else ""
             raise UsageError(f"{source} has no column to model{why}: give one with numbers, or text of few different values")
     else:
         fields = list(codec.fields)
-        _compare(frame, fields, column, source, notes)
+        _compare(frame, fields, chosen, source, notes)
     frame = _drop_rows(request, frame, fields, notes)
     rows = divide(len(frame), None, options.validation, request.seed)
-    labels = read_labels(request, None if column is None else _labels(frame[column], column), codec)
+    labels = read_labels(request, _labels(frame[chosen], source) if chosen else None, codec)
     if codec is None:
         fields = [_fit(field, frame[field.name], rows.train, notes) for field in fields]
-        place = sum(name in {field.name for field in fields} for name in frame.columns[: frame.columns.get_loc(column)]) if column else 0
-        codec = TableCodec(tuple(fields), keep(labels.label) if labels else None, column, place)
+        modelled = {field.name for field in fields}
+        places = [sum(before in modelled for before in frame.columns[: frame.columns.get_loc(name)]) for name in chosen]
+        codec = TableCodec(tuple(fields), keep(labels.label) if labels else None, tuple(chosen), tuple(places))
     x = np.concatenate([field.encode(frame[field.name])[0] for field in fields], 1, dtype=np.float32)
     return assemble(
         request,
@@ -99,17 +99,16 @@ def _read(request: Request, notes: list[str]) -> Any:
     return frame.reset_index(drop=True)
 
 
-def _label_column(request: Request, columns: list[str]) -> str | None:
+def _label_columns(request: Request, columns: list[str]) -> list[str]:
+    """The columns of the label, in the order of the table."""
     wanted, codec = request.options.label, request.codec
     if isinstance(codec, TableCodec):
-        if wanted is not None and wanted != codec.label_column:
-            raise UsageError(f"the run learned the label {codec.label_column or 'of no column'}, not {wanted}: leave --data.label out")
-        return codec.label_column if codec.label_column in columns else None
-    if wanted is not None and wanted not in columns:
-        near = difflib.get_close_matches(wanted, columns, n=3)
-        guess = f"did you mean {' or '.join(near)}" if near else f"its columns are {', '.join(columns[:20])}"
-        raise UsageError(f"{request.source} has no column {wanted!r} for the label: {guess}{'?' if near else ''}")
-    return wanted
+        learned = list(codec.label_columns)
+        if wanted is not None and sorted(chosen_columns(wanted, learned, "the run's label")) != sorted(learned):
+            raise UsageError(f"the run learned the label {','.join(learned)}, not {wanted}: leave --data.label out")
+        return learned if set(learned) <= set(columns) else []
+    chosen = chosen_columns(wanted, columns, request.source)
+    return [name for name in columns if name in chosen]
 
 
 def _fields(frame: Any, indicator: bool, notes: list[str]) -> list[Field]:
@@ -137,12 +136,12 @@ def _fields(frame: Any, indicator: bool, notes: list[str]) -> list[Field]:
     return fields
 
 
-def _compare(frame: Any, fields: list[Field], label: str | None, source: str, notes: list[str]) -> None:
+def _compare(frame: Any, fields: list[Field], label: list[str], source: str, notes: list[str]) -> None:
     """Raises `UsageError` where the table lacks a column of the run; a note on those that the run does not know."""
     names = [field.name for field in fields]
     if lacking := [name for name in names if name not in frame.columns]:
         raise UsageError(f"{source} lacks the column {lacking[0]!r} that the run learned: its columns are {', '.join(frame.columns[:20])}")
-    if more := [name for name in frame.columns if name not in (*names, label)]:
+    if more := [name for name in frame.columns if name not in (*names, *label)]:
         notes.append(f"columns that the run does not know are left out: {', '.join(more[:5])}{' ...' if len(more) > 5 else ''}")
 
 
@@ -184,10 +183,19 @@ def _fit(field: Field, values: Any, train: torch.Tensor, notes: list[str]) -> Fi
     return dataclasses.replace(field, mean=float(mean), std=float(std), low=float(found.min()), high=float(found.max()))
 
 
-def _labels(values: Any, name: str) -> Labels:
-    """Text and few different integers are classes, other numbers values."""
+def _labels(frame: Any, source: str) -> Labels:
+    """Of one column, text and few different integers are classes and other numbers values; several columns are attributes,
+    where all numbers are 0 and 1 (false and true), or values."""
     types = pandas().api.types
-    numeric = types.is_numeric_dtype(values.dtype) and not types.is_bool_dtype(values.dtype)
-    if not numeric or (types.is_integer_dtype(values.dtype) and values.nunique() <= CLASSES):
-        return from_names(cells(values))
-    return Labels(torch.from_numpy(numbers(values, name).astype(np.float32))[:, None], Values((name,)))
+    if len(frame.columns) == 1:
+        name = frame.columns[0]
+        values = frame[name]
+        numeric = types.is_numeric_dtype(values.dtype) and not types.is_bool_dtype(values.dtype)
+        if not numeric or (types.is_integer_dtype(values.dtype) and values.nunique() <= CLASSES):
+            return from_names(cells(values))
+        return Labels(torch.from_numpy(numbers(values, name).astype(np.float32))[:, None], Values((name,)))
+    for name in frame.columns:
+        if not types.is_numeric_dtype(frame[name].dtype):
+            raise UsageError(f"several columns are labels only as numbers, and {name} of {source} holds text: choose one with --data.label")
+    columns = [numbers(frame[name], name) for name in frame.columns]
+    return from_array(np.stack(columns, 1), list(frame.columns), source=source)

@@ -57,7 +57,7 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
     start, stop, label, title = ends(model, dataset, WALKS, seed)
     walks = torch.stack([walk(start, stop, STEPS, path) for path in PATHS], 1)
     length = walks.flatten(3).norm(dim=-1).mean(0)
-    labels = None if label is None else label.repeat_interleave(len(PATHS) * STEPS)
+    labels = None if label is None else label.repeat_interleave(len(PATHS) * STEPS, 0)
     image = grid(examples.decode(model, walks.flatten(0, 2), labels), STEPS, gap=figures.GAP)
     lengths = (
         f"mean length of a code: {length[:, [0, -1]].mean():.2f} at the ends; "
@@ -71,7 +71,7 @@ def film(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
     """A column a pair, linear above and spherical below, all as far on their way in each frame."""
     start, stop, label, title = ends(model, dataset, BESIDE, seed)
     walks = torch.stack([walk(start, stop, FRAMES, path) for path in PATHS])
-    labels = None if label is None else label.repeat(len(PATHS))
+    labels = None if label is None else label.repeat(len(PATHS), *(1,) * (label.ndim - 1))
     for i in range(FRAMES):
         image = grid(examples.decode(model, walks[:, :, i].flatten(0, 1), labels), len(start), gap=figures.GAP)
         # As wide in every frame.

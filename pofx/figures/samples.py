@@ -1,4 +1,4 @@
-"""New examples: a grid of images (a row for each class), a page of text, points over held-out ones, sequences."""
+"""New examples: a grid of images (a row for each label), a page of text, points over held-out ones, sequences."""
 
 import textwrap
 
@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from pofx import examples, figures
-from pofx.core import Classes, Model, Samples, UsageError
+from pofx import asked, examples, figures
+from pofx.core import Model, Samples, UsageError
 from pofx.data.dataset import Dataset
 from pofx.data.images import grid
 from pofx.run import Run
@@ -16,7 +16,7 @@ from pofx.specimens import printable
 needs = (Samples,)
 
 IMAGES, TEXTS, POINTS, SEQUENCES = 64, 4, 2000, 8
-#: Images of one class, and classes, in the grid of a conditional model.
+#: Images of one label, and labels, in the grid of a conditional model.
 OF_CLASS, CLASSES = 8, 16
 WIDTH, LINES = 96, 12
 
@@ -35,12 +35,12 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
 
 
 def _images(model: Model, seed: int) -> Figure:
-    label = model.spec.label
-    if getattr(model.config, "conditional", False) and isinstance(label, Classes) and label.names:
-        names = label.names[:CLASSES]
-        classes = torch.arange(len(names)).repeat_interleave(OF_CLASS)
-        x = examples.draw(model, len(classes), seed=seed, label=classes)
-        return figures.picture(grid(x, OF_CLASS), "samples by class", rows=tuple(figures.shorten(name) for name in names))
+    condition = getattr(model, "condition", None)
+    if condition is not None:
+        names, label = asked.shown(condition, OF_CLASS, CLASSES, seed)
+        # Each row from the same noise, so that it is the label that makes the difference.
+        x = torch.cat([examples.draw(model, OF_CLASS, seed=seed, label=part) for part in label.split(OF_CLASS)])
+        return figures.picture(grid(x, OF_CLASS), "samples by label", rows=tuple(figures.shorten(name) for name in names))
     return figures.picture(grid(examples.draw(model, IMAGES, seed=seed)), "samples")
 
 

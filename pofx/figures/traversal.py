@@ -33,7 +33,7 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
     units, names, mean, scale = _units(model, dataset)
     values = torch.linspace(-REACH, REACH, VALUES)
     z = torch.cat([moved(codes, unit, mean[unit] + values * scale[unit]) for unit in units])
-    label = None if batch is None or batch.label is None else batch.label.expand(len(z))
+    label = None if batch is None or batch.label is None else batch.label.expand(len(z), *batch.label.shape[1:])
     image = grid(examples.decode(model, z, label), VALUES, gap=figures.GAP)
     title = f"each row: one unit from -{REACH:g} to {REACH:g} standard deviations of the prior, the rest as of {what}"
     named = "its variance over x, in prior variances" if batch is not None else "mean squared change between -1 and +1"
@@ -56,7 +56,7 @@ def film(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
     figures.images_only(model, "traversal")
     batch, codes, what = _codes(model, dataset, BESIDE, seed)
     units, names, mean, scale = _units(model, dataset)
-    label = None if batch is None or batch.label is None else batch.label.repeat(len(units))
+    label = None if batch is None or batch.label is None else batch.label.repeat(len(units), *(1,) * (batch.label.ndim - 1))
     for value in torch.linspace(-REACH, REACH, FRAMES):
         z = torch.cat([moved(codes, unit, mean[unit] + value * scale[unit]) for unit in units])
         # As wide in every frame.

@@ -4,11 +4,12 @@
     generator:     minimise  E softplus(-D(G(z)))                    (non-saturating)
 
 The penalty on real examples (R1) is what makes the game converge; it is part of every move of the discriminator.
-With labels both networks are told the class.
+With labels, of whatever kind, the generator is told the label, and `conditioning` says how the discriminator deals with it.
 """
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import torch
@@ -17,27 +18,46 @@ from torch import Tensor, nn
 from torch.distributions import Independent
 
 from pofx import core, losses
-from pofx.core import Batch, Budget, DataSpec, Decodes, Epochs, Judges, Loss, Model, Noise, Optimizer, Player, Recipe, Samples, UsageError
+from pofx.core import (
+    Batch,
+    Budget,
+    Classes,
+    Classifies,
+    DataSpec,
+    Decodes,
+    Epochs,
+    Judges,
+    Loss,
+    Model,
+    Noise,
+    Optimizer,
+    Player,
+    Recipe,
+    Samples,
+    UsageError,
+)
 from pofx.nn import labels
 from pofx.nn.adversarial import discriminator_loss
+from pofx.nn.conditioning import EMBEDDING, Conditioning, Embedding, Told
 from pofx.nn.conv import ConvDecoder, ConvEncoder
 from pofx.nn.mlp import MLP
 from pofx.nn.observation import Observation
 from pofx.nn.priors import StandardNormal
 from pofx.nn.relaxation import relaxed
 
-EMBEDDING = 32
-"""Length of the vector that tells the generator the class."""
 
-
-class GAN(Model, Samples, Decodes, Judges):
+class GAN(Model, Samples, Decodes, Judges, Classifies):
     """A generator and a discriminator with the non-saturating loss and the R1 penalty.
 
-    A conditional discriminator adds the inner product of its features with a vector of the class (projection).
+    Conditional games learn classes, attributes or values: the generator gets a vector of the label beside the noise, and the
+    discriminator is told it by projection or concatenation (see `pofx.nn.conditioning.Told`), or has a head that names it
+    (auxiliary classifier), whose term `label`, in nats per labelled example, both players lower.
 
     References:
         Generative Adversarial Networks (Goodfellow et al., 2014), https://arxiv.org/abs/1406.2661
         Which Training Methods for GANs do actually Converge? (Mescheder et al., 2018), https://arxiv.org/abs/1801.04406
+        Conditional Generative Adversarial Nets (Mirza and Osindero, 2014), https://arxiv.org/abs/1411.1784
+        Conditional Image Synthesis with Auxiliary Classifier GANs (Odena et al., 2017), https://arxiv.org/abs/1610.09585
         cGANs with Projection Discriminator (Miyato and Koyama, 2018), https://arxiv.org/abs/1802.05637
     """
 
@@ -59,7 +79,12 @@ class GAN(Model, Samples, Decodes, Judges):
         gamma: core.NonNegative = 0.3
         """Weight of the R1 penalty, 1/2 E ||grad_x D(x)||^2."""
         conditional: bool = False
-        """Whether to learn P(x|class); needs data with classes."""
+        """Whether to learn P(x|label); needs data with labels: classes, attributes or values."""
+        conditioning: Conditioning = "projection"
+        """How the discriminator of a conditional game deals with the label: projection, an inner product of it with the features;
+        concatenation, joined to x; auxiliary_classifier, named by a head, which both players help."""
+        auxiliary: core.NonNegative = 1.0
+        """Weight of naming the label (auxiliary_classifier)."""
         discriminator_steps: core.Positive = 1
         """Moves of the discriminator in a round."""
         generator_steps: core.Positive = 1
@@ -75,6 +100,10 @@ class GAN(Model, Samples, Decodes, Judges):
             super().__post_init__()
             if self.phase_epochs is not None and (self.discriminator_steps, self.generator_steps) != (1, 1):
                 raise UsageError("phase-epochs takes the place of discriminator-steps and generator-steps: give one or the other")
+            if self.conditioning != "projection" and not self.conditional:
+                raise UsageError(f"conditioning {self.conditioning} is for a conditional game: give --model.conditional true as well")
+            if self.auxiliary != 1 and self.conditioning != "auxiliary_classifier":
+                raise UsageError("auxiliary weighs the head of an auxiliary classifier: give --model.conditioning auxiliary_classifier too")
 
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
@@ -82,21 +111,22 @@ class GAN(Model, Samples, Decodes, Judges):
             raise UsageError(f"architecture conv is for images, and these data are {spec.kind}: choose dense")
         self.observation = Observation(spec, "squared_error")
         self.code_prior = StandardNormal(config.latent_dim)
-        width, logits = config.latent_dim, 1
+        width, shape, outputs = config.latent_dim, spec.shape, 1
+        self.condition: labels.Condition | None = None
+        self.told: Told | None = None
         if config.conditional:
-            self.register_buffer("label_counts", labels.zero_counts(spec, "gan"))
-            places = len(self.label_counts) + 1
-            self.embedding = nn.Embedding(places, EMBEDDING)
-            # One row of the last layer for all examples, and one for each class: v . phi(x) + v_label . phi(x).
-            width, logits = width + EMBEDDING, 1 + places
+            self.condition = labels.Condition(spec, "gan")
+            self.embedding = Embedding(self.condition.width, EMBEDDING)
+            self.told = Told(self.condition, config.conditioning, spec.shape, channels=config.architecture != "dense")
+            width, shape, outputs = width + EMBEDDING, self.told.shape, self.told.outputs
         self.generator: nn.Module
         self.discriminator: nn.Module
         if config.architecture == "dense":
             self.generator = MLP(width, spec.shape, config.hidden[::-1], activation="leaky_relu")
-            self.discriminator = MLP(spec.shape, logits, config.hidden, activation="leaky_relu")
+            self.discriminator = MLP(shape, outputs, config.hidden, activation="leaky_relu")
         else:
             self.generator = ConvDecoder(width, spec.shape, channels=config.channels, activation="leaky_relu")
-            self.discriminator = ConvEncoder(spec.shape, logits, channels=2 * config.channels, activation="leaky_relu")
+            self.discriminator = ConvEncoder(shape, outputs, channels=2 * config.channels, activation="leaky_relu")
 
     @classmethod
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
@@ -121,12 +151,14 @@ class GAN(Model, Samples, Decodes, Judges):
         """The discriminator, then the generator."""
         config = self.config
         phase = None if config.phase_epochs is None else Epochs(config.phase_epochs)
-        generator = (self.generator, self.embedding) if config.conditional else (self.generator,)
+        generator, discriminator = (self.generator,), (self.discriminator,)
+        if self.told is not None:
+            generator, discriminator = (*generator, self.embedding), (*discriminator, self.told)
         return (
             Player(
                 "discriminator",
                 self.discriminator_loss,
-                (self.discriminator,),
+                discriminator,
                 config.discriminator_optimizer,
                 steps=phase or config.discriminator_steps,
             ),
@@ -134,44 +166,70 @@ class GAN(Model, Samples, Decodes, Judges):
         )
 
     def discriminator_loss(self, batch: Batch) -> Loss:
-        """The terms `real` and `fake` in nats, and `penalty`; in training mode it also counts the labels."""
-        label = self._condition(batch, count=True)
+        """The terms `real` and `fake` in nats, and `penalty`; an auxiliary classifier has `label` of the real examples and
+        `fake_label` of as many generated ones. In training mode it also takes in the labels."""
+        label = self._label(batch, learn=True)
         with torch.no_grad():
             fake = self._fake(len(batch.x), label)
+        outputs = []
+
+        def logit(x: Tensor) -> Tensor:
+            outputs.append(self._judged(x, label))
+            return self._logit(outputs[-1], label)
+
         # Logits are asked for once for the real and once for as many generated examples, under the same labels.
-        return discriminator_loss(lambda x: self._logit(x, label), batch.x, fake, self.config.gamma)
+        loss = discriminator_loss(logit, batch.x, fake, self.config.gamma)
+        return self._naming(loss, {"label": outputs[0], "fake_label": outputs[1]}, label)
 
     def generator_loss(self, batch: Batch) -> Loss:
-        """The term `adversarial`, non-saturating, in nats. Of the batch only its size and its labels are used."""
-        label = self._condition(batch)
-        logits = self._logit(self._fake(len(batch.x), label), label)
-        return Loss({"adversarial": losses.generator_loss(logits)}, metrics={"fake_logit": logits.detach().mean()})
+        """The term `adversarial`, non-saturating, in nats, and `label` with an auxiliary classifier. Of the batch only its size
+        and its labels are used."""
+        label = self._label(batch)
+        output = self._judged(self._fake(len(batch.x), label), label)
+        logits = self._logit(output, label)
+        loss = Loss({"adversarial": losses.generator_loss(logits)}, metrics={"fake_logit": logits.detach().mean()})
+        return self._naming(loss, {"label": output}, label)
 
-    def _condition(self, batch: Batch, *, count: bool = False) -> Tensor | None:
-        if not self.config.conditional or batch.label is None:
-            return None
-        if not self.training:
-            return batch.label
-        if count:
-            labels.count(self.label_counts, batch.label)
+    def _naming(self, loss: Loss, outputs: Mapping[str, Tensor], label: Tensor | None) -> Loss:
+        """The loss with a term for each output whose label an auxiliary classifier names, and how well it names the first."""
+        if self.told is None or self.config.conditioning != "auxiliary_classifier":
+            return loss
+        named = {name: self.told.naming(output, label) for name, output in outputs.items()}
+        return Loss(
+            {**loss.terms, **{name: nats for name, (nats, _) in named.items()}},
+            {**loss.weights, **dict.fromkeys(named, self.config.auxiliary)},
+            {**loss.metrics, "agreement": named["label"][1]},
+        )
+
+    def _label(self, batch: Batch, *, learn: bool = False) -> Tensor | None:
+        if self.condition is None or batch.label is None or not self.training:
+            return None if self.condition is None else batch.label
+        if learn:
+            self.condition.learn(batch.label)
         return labels.hide(batch.label)
 
-    def _check(self, label: Tensor | None, n: int, *, lowest: int = -1) -> None:
-        labels.check(label, n, self.label_counts if self.config.conditional else None, "gan", lowest=lowest)
+    def _check(self, label: Tensor | None, n: int, *, missing: bool = True) -> None:
+        labels.check(self.condition, label, n, "gan", missing=missing)
 
     def _output(self, z: Float[Tensor, "batch latent"], label: Tensor | None) -> Float[Tensor, "batch ..."]:
-        if self.config.conditional:
-            z = torch.cat((z, self.embedding(labels.place(label, z, len(self.label_counts)))), 1)
+        if self.condition is not None:
+            z = torch.cat((z, self.embedding(self.condition.vector(label, z))), 1)
         return self.generator(z)
 
     def _fake(self, n: int, label: Tensor | None) -> Float[Tensor, "batch ..."]:
         return relaxed(self.spec, self._output(torch.randn(n, self.config.latent_dim, device=self.device), label))
 
-    def _logit(self, x: Float[Tensor, "batch ..."], label: Tensor | None) -> Float[Tensor, " batch"]:
-        logits = self.discriminator(2 * x - 1 if self.spec.kind == "images" else x)
-        if not self.config.conditional:
-            return logits[:, 0]
-        return logits[:, 0] + logits[:, 1:].gather(1, labels.place(label, x, len(self.label_counts))[:, None])[:, 0]
+    def _judged(self, x: Float[Tensor, "batch ..."], label: Tensor | None) -> Float[Tensor, "batch outputs"]:
+        """All that the discriminator says of x."""
+        x = 2 * x - 1 if self.spec.kind == "images" else x
+        if self.told is not None and self.condition is not None:
+            x = self.told.join(x, self.condition.vector(label, x))
+        return self.discriminator(x)
+
+    def _logit(self, output: Float[Tensor, "batch outputs"], label: Tensor | None) -> Float[Tensor, " batch"]:
+        if self.told is None or self.condition is None:
+            return output[:, 0]
+        return self.told.logit(output, self.condition.vector(label, output))
 
     # -------------------------------------------------------------------------------------------------- capabilities
 
@@ -180,29 +238,38 @@ class GAN(Model, Samples, Decodes, Judges):
         """None: neither player's loss says how good the samples are."""
         return None
 
+    @property
+    def capabilities(self) -> frozenset[type[core.Capability]]:
+        """Classifies where there is a head for classes."""
+        return super().capabilities - (set() if self._names_classes else {Classifies})
+
+    @property
+    def _names_classes(self) -> bool:
+        return self.config.conditioning == "auxiliary_classifier" and isinstance(self.spec.label, Classes)
+
     def prior(self) -> Independent:
         """N(0, I)."""
         return self.code_prior.distribution()
 
     def decode(self, z: Float[Tensor, "batch latent"], *, label: Tensor | None = None) -> Float[Tensor, "batch ..."]:
-        """G(z); in tables the likeliest category. A conditional model without a label uses the null label."""
+        """G(z); in tables the likeliest category. A conditional model without one uses the null label."""
         self._check(label, len(z))
         return self.observation.mean(self._output(z, label))
 
     def sample(
         self, n: int, *, noise: Noise, label: Tensor | None = None, temperature: float = 1.0, truncation: float | None = None
     ) -> Shaped[Tensor, "n ..."]:
-        """n new examples; of the classes `label`, or of classes drawn from the training marginal.
+        """n new examples under the labels `label`, or under labels drawn from the training marginal.
 
         Arguments:
             temperature: multiplies the noise.
             truncation: numbers of the noise beyond +- this are drawn anew (before `temperature`): below 2 samples become more
                 typical and more alike.
-        Raises `UsageError` for labels that are not n classes of the training data.
+        Raises `UsageError` for labels that are not n whole ones of the kind that the training data have.
         """
-        self._check(label, n, lowest=0)
-        if self.config.conditional and label is None:
-            label = labels.draw(self.label_counts, noise)
+        self._check(label, n, missing=False)
+        if self.condition is not None and label is None:
+            label = self.condition.draw(noise)
         if truncation is None:
             z = (self.fitted or self.code_prior).draw(noise, temperature=temperature)
         elif self.fitted is None:
@@ -214,4 +281,10 @@ class GAN(Model, Samples, Decodes, Judges):
     def judge(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, " batch"]:
         """D(x): the log-odds of real against generated; a conditional model without a label uses the null label."""
         self._check(label, len(x))
-        return self._logit(x, label)
+        return self._logit(self._judged(x, label), label)
+
+    def classify(self, x: Tensor) -> Float[Tensor, "batch classes"]:
+        """Class logits of the auxiliary classifier. Raises `UsageError` where there is none, or none of classes."""
+        if not self._names_classes:
+            raise UsageError("this gan names no classes: train it with --model.conditioning auxiliary_classifier on data with classes")
+        return self._judged(x, None)[:, 1:]

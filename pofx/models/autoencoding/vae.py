@@ -2,7 +2,7 @@
 
     log p(x) >= E_q(z|x) log p(x|z) - beta KL(q(z|x) || N(0, I))        (a bound for beta = 1)
 
-Both networks climb the right-hand side, through z = mu(x) + sigma(x) eps. With labels it is p(x|y) throughout. The
+Both networks climb the right-hand side, through z = mu(x) + sigma(x) eps. With labels, of whatever kind, it is p(x|y) throughout. The
 settings also reach K draws a step (the importance-weighted bound), other posteriors, learned priors, and weights on single
 parts of the divergence.
 """
@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -104,7 +103,7 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         mmd: core.NonNegative = 0.0
         """Weight of the maximum mean discrepancy between codes and prior: InfoVAE; with beta 0 a WAE-MMD."""
         conditional: bool = False
-        """Whether to learn p(x|class); needs data with classes."""
+        """Whether to learn p(x|label); needs data with labels: classes, attributes or values."""
         optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
         """How the weights move."""
 
@@ -123,10 +122,8 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
             raise UsageError(f"architecture conv is for images, and these data are {spec.kind}: choose dense")
         if config.conditional and (encoder is not None or decoder is not None):
             raise UsageError("networks of your own are given x or z alone, and a conditional vae has labels too: leave conditional out")
-        context = 0
-        if config.conditional:
-            self.register_buffer("label_counts", labels.zero_counts(spec, "vae"))
-            context = len(self.label_counts) + 1
+        self.condition = labels.Condition(spec, "vae") if config.conditional else None
+        context = 0 if self.condition is None else self.condition.width
         kind: Kind = config.likelihood or Observation.natural(spec)
         self.observation = Observation(spec, kind, scale=config.scale)
         z, outputs = config.latent_dim, self.observation.outputs
@@ -191,15 +188,12 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
 
     # ------------------------------------------------------------------------------------------------- networks
 
-    def _context(self, label: Int64[Tensor, " batch"] | None, like: Tensor) -> Float[Tensor, "batch classes_and_null"] | None:
-        """The label as a one-hot row; the last class is the null label of rows without one."""
-        if not self.config.conditional:
-            return None
-        null = len(self.label_counts)
-        return F.one_hot(labels.place(label, like, null), null + 1).to(torch.float32)
+    def _context(self, label: Tensor | None, like: Tensor) -> Float[Tensor, "batch context"] | None:
+        """The vector of the label, the null label where there is none."""
+        return None if self.condition is None else self.condition.vector(label, like)
 
-    def _check(self, label: Tensor | None, n: int, *, lowest: int = -1) -> None:
-        labels.check(label, n, self.label_counts if self.config.conditional else None, "vae", lowest=lowest)
+    def _check(self, label: Tensor | None, n: int, *, missing: bool = True) -> None:
+        labels.check(self.condition, label, n, "vae", missing=missing)
 
     def posterior(self, x: Shaped[Tensor, "batch ..."], label: Tensor | None = None) -> Gaussian:
         """q(z|x)."""
@@ -216,8 +210,8 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         """-E_q log p(x|z) and E_q log q(z|x) / p(z) with its warm-up, in closed form where p(z) is N(0, I), and what the settings
         add; in training mode it also counts the labels."""
         label = batch.label if self.config.conditional else None
-        if self.training and label is not None:
-            labels.count(self.label_counts, label)
+        if self.training and label is not None and self.condition is not None:
+            self.condition.learn(label)
             label = labels.hide(label)
         config, q = self.config, self.posterior(batch.x, label)
         rise = self.risen(config.warmup)
@@ -250,7 +244,7 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
     def _nll_of_each(self, z: Float[Tensor, "batch k latent"], x: Tensor, label: Tensor | None) -> Float[Tensor, "batch k"]:
         """-log p(x|z) of several codes of each example."""
         k = z.shape[1]
-        output = self._output(z.flatten(0, 1), None if label is None else label.repeat_interleave(k))
+        output = self._output(z.flatten(0, 1), None if label is None else label.repeat_interleave(k, 0))
         return self.observation.nll(output, x.repeat_interleave(k, 0)).view(len(x), k)
 
     def symptoms(self, batch: Batch) -> Mapping[str, str]:
@@ -288,15 +282,15 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         mode: Literal["draw", "mean"] | None = None,
         temperature: float = 1.0,
     ) -> Shaped[Tensor, "n ..."]:
-        """n new examples; of the classes `label`, or of classes drawn from the training marginal.
+        """n new examples under the labels `label`, or under labels drawn from the training marginal.
 
         Arguments:
             mode: the mean of p(x|z) or a draw from it. None: the mean for images, a draw for anything else.
             temperature: multiplies the standard deviation of the prior (of each component of vamp, of the noise behind flow).
         """
-        self._check(label, n, lowest=0)
-        if self.config.conditional and label is None:
-            label = labels.draw(self.label_counts, noise)
+        self._check(label, n, missing=False)
+        if self.condition is not None and label is None:
+            label = self.condition.draw(noise)
         # Under the prior the code does not depend on the label, nor does it under one that was fitted to all codes.
         output = self._output((self.fitted or self.code_prior).draw(noise, temperature=temperature), label)
         return self.observation.show(output, noise, mode)
@@ -305,7 +299,8 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
     def log_prob(self, x: Tensor, *, label: Tensor | None = None, samples: int | None = None) -> core.Likelihood:
         """log p(x) in the model's units: the importance-weighted bound of K draws from q(z|x), or the integral over codes.
 
-        A conditional model without labels gives log sum_y p(y) p(x|y) over the training marginal.
+        A conditional model without labels gives log sum_y p(y) p(x|y) over the training marginal, a lower bound in the mean
+        where this has so many different rows of attributes or values that some of them stand for all.
 
         Arguments:
             samples: K. None: the integral, by an even grid of codes, where they have at most two dimensions, the data are coins
@@ -314,13 +309,11 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         """
         space = self.observation.likelihood_space()
         self._check(label, len(x))
-        if not self.config.conditional or label is not None:
-            choices = [label]
-            log_marginal = x.new_zeros(1)
-        else:
-            choices = [torch.full((len(x),), y, device=x.device) for y in range(len(self.label_counts))]
-            log_marginal = (self.label_counts.to(torch.float32) + (self.label_counts.sum() == 0)).log()
-            log_marginal = log_marginal - log_marginal.logsumexp(0)
+        choices: list[Tensor | None] = [label]
+        log_marginal, whole = x.new_zeros(1), True
+        if self.condition is not None and label is None:
+            mixed, log_marginal, whole = self.condition.mixture()
+            choices = [row.expand(len(x), *row.shape) for row in mixed]
         if samples is None and self._integrable and all(importance.resolved(self.posterior(x, y)) for y in choices):
             nats = torch.stack([self._integral(x, y) for y in choices])
         else:
@@ -328,7 +321,7 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
             nats = torch.stack([self._bound(x, y, samples) for y in choices])
         return core.Likelihood(
             nats=(nats + log_marginal[:, None]).logsumexp(0),
-            kind="exact" if samples is None else "lower bound",
+            kind="exact" if samples is None and whole else "lower bound",
             space=space,
             samples=samples,
         )
@@ -355,10 +348,16 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         """log of the sum of p(x|z) p(z) over a grid; of one label at a time, since its decoder differs."""
         codes, log_volume = importance.grid(self.config.latent_dim)
         total = x.new_full((len(x),), -math.inf)
-        for y in [None] if label is None else label.unique():
-            rows = slice(None) if y is None else label == y
+        # Rows that share a label are found by its vector, in which what is missing equals itself.
+        vectors = None if label is None or self.condition is None else self.condition.vector(label, x)
+        groups = (
+            torch.zeros(len(x), dtype=torch.int64, device=x.device) if vectors is None else vectors.unique(dim=0, return_inverse=True)[1]
+        )
+        for group in groups.unique():
+            rows = groups == group
+            y = None if label is None else label[rows][:1]
             for z in codes.to(x.device).split(CODES):
-                output = self._output(z, None if y is None else y.expand(len(z)))
+                output = self._output(z, None if y is None else y.expand(len(z), *y.shape[1:]))
                 log_joint = self.code_prior.log_prob(z) - self.observation.nll_of_pairs(output, x[rows])
                 total[rows] = torch.logaddexp(total[rows], log_joint.logsumexp(1))
         return total + log_volume

@@ -17,14 +17,12 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.distributions import Independent
 
 from pofx import core, losses
 from pofx.core import (
-    Attributes,
     Batch,
     Budget,
     Classes,
@@ -35,7 +33,6 @@ from pofx.core import (
     Judges,
     Loss,
     Model,
-    Network,
     Noise,
     Optimizer,
     Player,
@@ -46,28 +43,16 @@ from pofx.core import (
 from pofx.nn import labels
 from pofx.nn.adversarial import discriminator_loss
 from pofx.nn.collapse import collapsed
+from pofx.nn.conditioning import naming
 from pofx.nn.conv import LARGE, ConvDecoder, ConvEncoder
 from pofx.nn.mlp import MLP
 from pofx.nn.observation import Observation
 from pofx.nn.priors import StandardNormal
 from pofx.nn.relaxation import relaxed
+from pofx.nn.trunk import trunk
 
 SETTLED = 0.2
 """Share of the budget after which codes should say something."""
-
-
-class _Hidden(Network):
-    """All layers of a network but its last, as one flat vector of features an example."""
-
-    def __init__(self, layers: nn.Sequential) -> None:
-        super().__init__()
-        self.layers = layers
-
-    def compute(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch features"]:
-        if isinstance(self.layers[0], nn.Linear):
-            return self.layers(x.flatten(1))
-        # Channels last, as the layers have it in memory: flattening is then no copy.
-        return self.layers(x).permute(0, 2, 3, 1).flatten(1)
 
 
 class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
@@ -110,7 +95,7 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
         gamma: core.NonNegative = 0.3
         """Weight of the R1 penalty, 1/2 E ||grad_x D(x)||^2."""
         auxiliary: core.NonNegative = 0.0
-        """Weight of naming the label from the code, with a head for the classes or the attributes of the data; rows without a
+        """Weight of naming the label from the code, with a head for the classes, attributes or values of the data; rows without a
         label are left out of it. 0: no head."""
         optimizer: Optimizer = dataclasses.field(default_factory=lambda: Optimizer(lr=5e-4, betas=(0.0, 0.99)))
         """How the weights of the encoder and of the decoder move."""
@@ -130,22 +115,17 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
         if config.architecture == "dense":
             self.encoder = MLP(spec.shape, 2 * z, config.hidden)
             self.decoder = MLP(z, spec.shape, config.hidden[::-1], activation="leaky_relu")
-            judge = MLP(spec.shape, 1, config.hidden, activation="leaky_relu").layers
-            layers, last = judge[:-1], judge[-1]
         else:
             self.encoder = ConvEncoder(spec.shape, 2 * z, channels=channels)
             self.decoder = ConvDecoder(z, spec.shape, channels=channels, activation="leaky_relu")
-            judge = ConvEncoder(spec.shape, 1, channels=2 * channels, activation="leaky_relu")
-            layers, last = judge.features, judge.head
-        self.features = _Hidden(layers)
-        self.head = MLP(last.in_features, 1)
+        self.features, length = trunk(spec.shape, config.architecture, hidden=config.hidden, channels=2 * channels)
+        self.head = MLP(length, 1)
         self.label_head: MLP | None = None
         if config.auxiliary:
-            if not isinstance(spec.label, (Classes, Attributes)):
-                have = "no labels" if spec.label is None else f"{type(spec.label).__name__.lower()} for labels"
+            if spec.label is None:
                 raise UsageError(
-                    f"an auxiliary head needs data with classes or attributes, and these have {have}: "
-                    "name their column with --data.label, or leave --model.auxiliary out"
+                    "an auxiliary head needs data with labels, and these have none: name their column with --data.label, or leave "
+                    "--model.auxiliary out"
                 )
             self.label_head = MLP(z, len(spec.label.names))
         self.code_prior = StandardNormal(config.latent_dim)
@@ -215,24 +195,9 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
         weights = {**self._weights, "kl": self.config.beta}
         if self.label_head is None:
             return Loss(terms, weights)
-        named = self._naming(self.label_head(z), batch.label)
+        assert self.spec.label is not None
+        named = naming(self.spec.label, self.label_head(z), batch.label)
         return Loss({**terms, "label": named[0]}, {**weights, "label": self.config.auxiliary}, {"accuracy": named[1]})
-
-    def _naming(self, logits: Float[Tensor, "batch names"], label: Tensor | None) -> tuple[Tensor, Tensor]:
-        """-log P(label|z) in nats per example that has a label, and the share of known labels that are named right; both 0
-        where a batch has none."""
-        classes = isinstance(self.spec.label, Classes)
-        if label is None:
-            label = torch.full((len(logits),) if classes else logits.shape, -1, device=logits.device)
-        known = label >= 0
-        if classes:
-            nats = F.cross_entropy(logits, label, ignore_index=-1, reduction="sum")
-            right = logits.argmax(1) == label
-        else:
-            nats = F.binary_cross_entropy_with_logits(logits, label.clamp(min=0).to(logits.dtype), known.to(logits.dtype), reduction="sum")
-            right = (logits > 0) == (label > 0)
-        rows = known.reshape(len(known), -1).any(1).sum()
-        return nats / rows.clamp(min=1), (right & known).sum() / known.sum().clamp(min=1)
 
     def decoder_loss(self, batch: Batch) -> Loss:
         """The terms `features`, `reconstruction` and `adversarial`, the last in nats."""

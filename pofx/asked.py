@@ -1,0 +1,87 @@
+"""What a person asks for by label, as a model is asked: cat,dog or smiling=1,glasses=0 or age=40."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+from pofx import discovery
+from pofx.core import Attributes, Classes, Label, Model, Noise, UsageError
+from pofx.nn.labels import Condition
+
+#: Labels that a sentence names.
+NAMED = 10
+
+
+def parse(text: str, meaning: Label) -> list[int] | dict[int, float]:
+    """Numbers of the classes that are named, or some of the attributes or values by their number. Raises `UsageError` for
+    names and numbers that are none."""
+    if isinstance(meaning, Classes):
+        # A name may have a comma in it.
+        names = [text] if text in meaning.names else [name.strip() for name in text.split(",")]
+        for name in names:
+            if name not in meaning.names:
+                raise UsageError(discovery.unknown("label", name, list(meaning.names)))
+        return [meaning.names.index(name) for name in names]
+    binary, known = isinstance(meaning, Attributes), ", ".join(meaning.names[:NAMED])
+    found: dict[int, float] = {}
+    for part in text.split(","):
+        name, equals, number = (piece.strip() for piece in part.rpartition("="))
+        if not equals:
+            raise UsageError(
+                f"--label {part.strip()} gives no number: write NAME={'0 or NAME=1' if binary else 'NUMBER'}; names are {known}"
+            )
+        if name not in meaning.names:
+            raise UsageError(discovery.unknown("label", name, list(meaning.names)))
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or (binary and value not in (0, 1)):
+            raise UsageError(f"--label {name}={number}: {name} is {'0 or 1' if binary else 'a finite number'}")
+        index = meaning.names.index(name)
+        if index in found:
+            raise UsageError(f"--label names {name} twice: name it once")
+        found[index] = value
+    return found
+
+
+def labels(model: Model, text: str | None, n: int, seed: int) -> Shaped[Tensor, "n ..."] | None:
+    """The labels of n samples: of several classes as many each, one after the other; attributes and values that are not named,
+    and all labels where `text` is None, are drawn from the training marginal. None for a model without labels.
+
+    Raises `UsageError` for a model without labels that is asked for some, and for names that it does not know.
+    """
+    condition = getattr(model, "condition", None)
+    if condition is None:
+        if text is None:
+            return None
+        instead = ", or train with --model.conditional true" if hasattr(model.config, "conditional") else ""
+        raise UsageError(f"this model was trained without labels: leave --label out{instead}")
+    # Drawn here and not in the model, so that they can be written beside the samples.
+    if text is None:
+        return condition.draw(Noise(seed, n, device=model.device))
+    wanted = parse(text, condition.meaning)
+    if isinstance(wanted, dict):
+        return condition.complete(wanted, Noise(seed, n, device=model.device))
+    return torch.tensor(wanted)[torch.arange(n) * len(wanted) // n]
+
+
+def shown(condition: Condition, each: int, most: int, seed: int) -> tuple[list[str], Shaped[Tensor, "n ..."]]:
+    """Names of at most so many rows of a picture, and the labels of `each` samples of every one: a class, an attribute that is
+    there, or a value a standard deviation and a half below, at or above its mean."""
+    meaning = condition.meaning
+    rows: list[tuple[str, Mapping[int, float]]] = []
+    if isinstance(meaning, Classes):
+        names = list(meaning.names[:most])
+        return names, torch.arange(len(names)).repeat_interleave(each)
+    for i, name in enumerate(meaning.names):
+        if isinstance(meaning, Attributes):
+            rows.append((name, {i: 1}))
+        else:
+            mean, std = (meaning.mean or (0.0,) * len(meaning.names))[i], (meaning.std or (1.0,) * len(meaning.names))[i]
+            rows += [(f"{name} {value:.3g}", {i: value}) for value in (mean - 1.5 * std, mean, mean + 1.5 * std)]
+    # The same noise in each row: what differs is what was asked for.
+    return [name for name, _ in rows[:most]], torch.cat([condition.complete(given, Noise(seed, each)) for _, given in rows[:most]])

@@ -1,0 +1,387 @@
+"""Promises of conditional models: labels of every kind are refused, told, drawn and asked for as declared, and samples heed them."""
+
+import dataclasses
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pofx import asked, core, data, discovery
+from pofx.core import Attributes, Batch, Classes, DataSpec, Noise, UsageError, Values
+from pofx.models.adversarial.gan import GAN
+from pofx.models.adversarial.infogan import InfoGAN
+from pofx.models.autoencoding.vae import VAE
+from pofx.nn import labels
+from pofx.nn.labels import Condition
+
+CLASSES, FLAGS = Classes(("cat", "dog", "a, b")), Attributes(("smiling", "glasses"))
+VALUES = Values(("age", "height"), mean=(40.0, 170.0), std=(10.0, 5.0))
+NAN = math.nan
+#: For each kind four labels, of which the third is missing and the last (of classes: none) is partly so.
+SOME = {
+    "classes": (CLASSES, torch.tensor([0, 2, -1, 1])),
+    "attributes": (FLAGS, torch.tensor([[0, 1], [1, 1], [-1, -1], [1, -1]])),
+    "values": (VALUES, torch.tensor([[40.0, 175.0], [30.0, 170.0], [NAN, NAN], [50.0, NAN]])),
+}
+KINDS = pytest.mark.parametrize("kind", SOME)
+IMAGES, PLANE = DataSpec("images", (1, 8, 8), size=1000, bits=8), DataSpec("vectors", (2,), size=1000)
+WAYS = ("projection", "concatenation", "auxiliary_classifier")
+CONDITIONAL = [
+    name for name in discovery.names("models") if "conditional" in {f.name for f in dataclasses.fields(discovery.model(name).Config)}
+]
+
+
+def build(cls, spec, **fields):
+    torch.manual_seed(0)
+    return cls(spec, dataclasses.replace(cls.recipe(spec, None).config, **fields))
+
+
+def condition(kind, size=1000):
+    return Condition(dataclasses.replace(PLANE, label=SOME[kind][0], size=size), "model")
+
+
+def free(model, name):
+    player = next(player for player in model.players() if player.name == name)
+    model.requires_grad_(False)
+    model.zero_grad()
+    for _, parameter in player.parameters():
+        parameter.requires_grad_(True)
+    return player
+
+
+# --------------------------------------------------------------------------------------------------------- the condition
+
+
+def test_the_vector_of_a_label():
+    like = torch.zeros(4, 2)
+    places = [0, 2, 3, 1]
+    assert torch.equal(condition("classes").vector(SOME["classes"][1], like), torch.eye(4)[places])
+    assert condition("attributes").vector(SOME["attributes"][1], like).tolist() == [[-1, 1], [1, 1], [0, 0], [1, 0]]
+    rows = condition("values").vector(SOME["values"][1], like).tolist()
+    assert rows == [[0, 1, 1, 1], [-1, 0, 1, 1], [0, 0, 0, 0], [1, 0, 1, 0]]
+
+
+@KINDS
+def test_no_label_is_the_label_that_is_missing(kind):
+    told = condition(kind)
+    missing = SOME[kind][1][2:3]
+    assert torch.equal(told.vector(None, torch.zeros(1, 2)), told.vector(missing, torch.zeros(1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "label"),
+    [
+        ("classes", torch.tensor([3])),
+        ("classes", torch.tensor([0, 1])),
+        ("classes", torch.tensor([0.0])),
+        ("attributes", torch.tensor([[2, 0]])),
+        ("attributes", torch.tensor([0])),
+        ("attributes", torch.tensor([[0.0, 1.0]])),
+        ("values", torch.tensor([[40.0, math.inf]])),
+        ("values", torch.tensor([[40.0]])),
+        ("values", torch.tensor([[40, 170]])),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(kind, label):
+    with pytest.raises(UsageError, match="label must be"):
+        condition(kind).check(label, 1)
+
+
+@KINDS
+def test_missing_labels_are_learned_from_and_never_sampled(kind):
+    told, missing = condition(kind), SOME[kind][1][2:3]
+    told.check(missing, 1)
+    with pytest.raises(UsageError, match="label must be"):
+        told.check(missing, 1, missing=False)
+
+
+@KINDS
+def test_labels_come_from_what_training_showed(kind):
+    told = condition(kind)
+    fresh = told.draw(Noise(0, 50))
+    told.check(fresh, 50, missing=False)
+    label = SOME[kind][1]
+    told.learn(label)
+    drawn = told.draw(Noise(0, 400))
+    told.check(drawn, 400, missing=False)
+    parts = torch.cat([told.draw(Noise(0, k, first=first)) for first, k in ((0, 100), (100, 300))])
+    assert torch.equal(drawn, parts)
+    # Of each element only what was seen of it, and all of that.
+    for column, seen in zip(drawn.reshape(400, -1).T, label.reshape(4, -1).T, strict=True):
+        assert set(column.tolist()) == set(seen[~labels.absent(seen)].tolist())
+    assert all(not buffer.is_floating_point() for buffer in told.buffers()), "averaged weights would mix them"
+
+
+def test_the_last_rows_are_kept_and_what_is_given_chooses_among_them():
+    told = condition("attributes", size=3)
+    told.learn(torch.tensor([[1, 1]] * 5))
+    told.learn(torch.tensor([[0, 0], [1, 0], [0, 0]]))
+    assert told.rows.tolist() == [[1, 0], [0, 0], [0, 0]] or sorted(told.rows.tolist()) == [[0, 0], [0, 0], [1, 0]]
+    told = condition("attributes")
+    told.learn(torch.tensor([[1, 1]] * 3 + [[0, 0]] * 3))
+    # The two always go together.
+    assert told.complete({0: 1}, Noise(0, 20)).tolist() == [[1, 1]] * 20
+    ages = condition("values")
+    ages.learn(torch.tensor([[20.0, 160.0], [50.0, 180.0]]))
+    drawn = ages.complete({0: 33.0}, Noise(0, 50))
+    assert set(drawn[:, 0].tolist()) == {33.0}
+    assert set(drawn[:, 1].tolist()) == {160.0, 180.0}
+
+
+def test_hiding_hides_whole_rows():
+    torch.manual_seed(0)
+    for label in (torch.zeros(5000, dtype=torch.int64), torch.zeros(5000, 2, dtype=torch.int64), torch.zeros(5000, 2)):
+        absent = labels.absent(labels.hide(label)).reshape(5000, -1)
+        assert torch.equal(absent.any(1), absent.all(1))
+        assert float(absent.any(1).float().mean()) == pytest.approx(labels.HIDDEN, abs=0.02)
+
+
+# -------------------------------------------------------------------------------------------------------------- asking
+
+
+def test_what_a_person_asks_for():
+    assert asked.parse("dog", CLASSES) == [1]
+    assert asked.parse("dog,cat", CLASSES) == [1, 0]
+    assert asked.parse("a, b", CLASSES) == [2]
+    assert asked.parse("glasses=0, smiling=1", FLAGS) == {1: 0.0, 0: 1.0}
+    assert asked.parse("age=41.5", VALUES) == {0: 41.5}
+
+
+@pytest.mark.parametrize(
+    ("text", "meaning", "message"),
+    [
+        ("dgo", CLASSES, "did you mean dog"),
+        ("smiling", FLAGS, "smiling gives no number"),
+        ("smile=1", FLAGS, "did you mean smiling"),
+        ("smiling=2", FLAGS, "0 or 1"),
+        ("smiling=1,smiling=0", FLAGS, "twice"),
+        ("age=old", VALUES, "finite number"),
+        ("age=inf", VALUES, "finite number"),
+    ],
+)
+def test_what_cannot_be_asked_for(text, meaning, message):
+    with pytest.raises(UsageError, match=message):
+        asked.parse(text, meaning)
+
+
+def test_samples_of_several_classes_are_as_many_of_each():
+    model = SimpleNamespace(condition=condition("classes"), device=torch.device("cpu"), config=SimpleNamespace(conditional=True))
+    assert asked.labels(model, "dog,cat", 4, 0).tolist() == [1, 1, 0, 0]
+    plain = SimpleNamespace(condition=None, config=SimpleNamespace(conditional=False))
+    assert asked.labels(plain, None, 4, 0) is None
+    with pytest.raises(UsageError, match="without labels"):
+        asked.labels(plain, "dog", 4, 0)
+
+
+# ---------------------------------------------------------------------------------------------------------- the models
+
+
+@KINDS
+@pytest.mark.parametrize("name", CONDITIONAL)
+@pytest.mark.parametrize("spec", [IMAGES, PLANE], ids=["images", "plane"])
+def test_every_conditional_model_takes_every_kind(name, spec, kind):
+    meaning, label = SOME[kind]
+    model = build(discovery.model(name), dataclasses.replace(spec, label=meaning), conditional=True)
+    x = torch.rand(4, *spec.shape)
+    for player in model.train().players():
+        free(model, player.name)
+        assert player.loss(Batch(x, label)).total.isfinite()
+    with torch.no_grad():
+        model.eval()
+        whole = label[:2]
+        drawn = model.sample(2, noise=Noise(0, 2), label=whole)
+        assert not torch.equal(drawn, model.sample(2, noise=Noise(0, 2), label=whole.flip(0)))
+        assert model.sample(3, noise=Noise(0, 3)).shape == (3, *spec.shape)
+        with pytest.raises(UsageError, match="label must be"):
+            model.sample(1, noise=Noise(0, 1), label=label[2:3])
+
+
+@KINDS
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("spec", "architecture"), [(IMAGES, "conv"), (IMAGES, "dense"), (PLANE, "dense")])
+def test_a_discriminator_is_told_the_label_or_asked_for_it(spec, architecture, way, kind):
+    meaning, label = SOME[kind]
+    spec = dataclasses.replace(spec, label=meaning)
+    model = build(GAN, spec, conditional=True, conditioning=way, architecture=architecture).train()
+    batch = Batch(torch.rand(4, *spec.shape), label)
+    for name in ("discriminator", "generator"):
+        player = free(model, name)
+        loss = player.loss(batch)
+        assert ("label" in loss.terms) == (way == "auxiliary_classifier")
+        loss.total.backward()
+        owned = {id(parameter) for _, parameter in player.parameters()}
+        for key, parameter in model.named_parameters():
+            if id(parameter) in owned:
+                assert parameter.grad is not None, key
+            else:
+                assert parameter.grad is None, f"{name} moves {key}"
+    with torch.no_grad():
+        x = batch.x[:1].expand(2, *spec.shape)
+        judged = model.judge(x, label=label[:2])
+    # An auxiliary classifier's verdict is of x alone.
+    assert (judged[0] == judged[1]) == (way == "auxiliary_classifier")
+    assert (core.Classifies in model.capabilities) == (way == "auxiliary_classifier" and kind == "classes")
+
+
+@KINDS
+@pytest.mark.parametrize("name", ["discriminator", "generator"])
+def test_the_head_moves_both_players_towards_the_label(kind, name):
+    """Down its own gradient each player makes the label easier to read: of real examples, or of its own."""
+    meaning, label = SOME[kind]
+    spec = dataclasses.replace(PLANE, label=meaning)
+    # A heavy head, so that the rest of the loss does not decide.
+    model = build(GAN, spec, conditional=True, conditioning="auxiliary_classifier", auxiliary=1000.0)
+    batch = Batch(torch.randn(64, 2, generator=torch.Generator().manual_seed(1)), label[:2].repeat(32, *(1,) * (label.ndim - 1)))
+
+    def named():
+        torch.manual_seed(3)
+        return next(player for player in model.players() if player.name == name).loss(batch).terms["label"]
+
+    player = free(model, name)
+    before = named()
+    torch.manual_seed(3)
+    player.loss(batch).total.backward()
+    with torch.no_grad():
+        for _, parameter in player.parameters():
+            parameter -= 1e-6 * parameter.grad
+    assert float(named().detach()) < float(before.detach())
+
+
+def test_settings_without_an_effect_are_refused():
+    for fields in ({"conditioning": "concatenation"}, {"conditional": True, "auxiliary": 2.0}):
+        with pytest.raises(UsageError, match="give --model"):
+            GAN.Config(**fields)
+
+
+def test_a_likelihood_without_attributes_is_mixed_over_those_seen():
+    model = build(VAE, dataclasses.replace(PLANE, label=FLAGS), conditional=True, hidden=(8,), latent_dim=2).eval()
+    model.condition.learn(torch.tensor([[0, 1], [0, 1], [0, 1], [1, 1]]))
+    x = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
+    each = torch.stack([model.log_prob(x, label=torch.tensor([row] * 3)).nats for row in ([0, 1], [1, 1])])
+    expected = torch.logsumexp(each + torch.tensor([[0.75], [0.25]]).log(), 0)
+    torch.testing.assert_close(model.log_prob(x).nats, expected)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_samples_follow_a_value(way):
+    torch.manual_seed(0)
+    age = 40 + 10 * torch.randn(2000, 1)
+    # The age in standard scores is where the example lies.
+    x = torch.cat(((age - 40) / 10, torch.zeros(2000, 1)), 1) + 0.1 * torch.randn(2000, 2)
+    spec = dataclasses.replace(PLANE, label=Values(("age",), mean=(40.0,), std=(10.0,)))
+    model = build(GAN, spec, conditional=True, conditioning=way, hidden=(32, 32), latent_dim=4).train()
+    play(model, Batch(x, age), rounds=150, lr=4e-3, size=64)
+    with torch.no_grad():
+        low, high = (model.eval().sample(100, noise=Noise(0, 100), label=torch.full((100, 1), value)) for value in (30.0, 50.0))
+    assert float(high[:, 0].mean() - low[:, 0].mean()) == pytest.approx(2.0, abs=0.8)
+
+
+def play(model, batch, *, rounds, lr=2e-3, size=128):
+    """So many rounds of all players, with a learning rate that falls to a tenth."""
+    players = model.players()
+    optimizers = [torch.optim.Adam([p for _, p in player.parameters()], lr=lr, betas=(0.0, 0.99)) for player in players]
+    for i in range(rounds):
+        for player, optimizer in zip(players, optimizers, strict=True):
+            free(model, player.name)
+            rows = torch.randint(len(batch.x), (size,))
+            optimizer.param_groups[0]["lr"] = lr * (1 - 0.9 * i / rounds)
+            player.loss(Batch(batch.x[rows], None if batch.label is None else batch.label[rows])).total.backward()
+            optimizer.step()
+
+
+# ------------------------------------------------------------------------------------------------------------- infogan
+
+
+def ring(n):
+    generator = torch.Generator().manual_seed(0)
+    mode = torch.randint(8, (n,), generator=generator)
+    angle = mode * math.pi / 4
+    return math.sqrt(2) * torch.stack((angle.cos(), angle.sin()), 1) + 0.05 * torch.randn(n, 2, generator=generator), mode
+
+
+def test_a_categorical_code_finds_the_modes():
+    x, mode = ring(2000)
+    model = build(InfoGAN, PLANE, categories=(8,), continuous=0, hidden=(64, 64), latent_dim=4).train()
+    play(model, Batch(x), rounds=600, size=64)
+    with torch.no_grad():
+        model.progress.fill_(1.0)
+        code = model.eval().encode(x).argmax(1)
+        assert model.symptoms(Batch(x[:200])) == {}
+    table = torch.zeros(8, 8).index_put_((code, mode), torch.ones(len(x)), accumulate=True)
+    # Nearly every example of a value of the code is of one mode, and each mode has its value.
+    assert float(table.max(1).values.sum()) / len(x) > 0.9
+    assert len(set(table.argmax(1).tolist())) >= 7
+
+
+def test_codes_that_nobody_reads_are_told():
+    model = build(InfoGAN, PLANE).eval()
+    assert model.symptoms(Batch(torch.randn(50, 2))) == {}, "too early to say"
+    model.progress.fill_(1.0)
+    assert "raise --model.information" in model.symptoms(Batch(torch.randn(50, 2)))["ignored codes"]
+
+
+def test_the_bound_on_the_information():
+    """A reader that knows the code reaches the entropy of a category; one that knows nothing has no nats of it."""
+    codes = build(InfoGAN, PLANE, categories=(4,), continuous=1).codes
+    code = codes.random(500, torch.device("cpu"))
+    known = torch.cat((100 * code[:, :4], code[:, 4:], torch.full((500, 1), -100.0)), 1)
+    told = codes.information(known, code).mean(0)
+    assert told[0].item() == pytest.approx(math.log(4))
+    assert told[1].item() > math.log(2)
+    assert codes.information(torch.zeros(500, 6), code)[:, 0].mean().item() == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["discriminator", "generator"])
+def test_both_players_raise_the_information(name):
+    model, batch = build(InfoGAN, PLANE, information=1000.0), Batch(torch.randn(64, 2, generator=torch.Generator().manual_seed(1)))
+
+    def told():
+        torch.manual_seed(3)
+        return player.loss(batch)
+
+    player = free(model, name)
+    before = told()
+    before.total.backward()
+    with torch.no_grad():
+        for _, parameter in player.parameters():
+            parameter -= 1e-6 * parameter.grad
+    assert float(told().terms["information"].detach()) > float(before.terms["information"].detach())
+    shared = [p.name for p in model.players() if any(q is next(model.reader.parameters()) for _, q in p.parameters())]
+    assert shared == ["discriminator", "generator"]
+
+
+def test_an_infogan_without_codes_is_refused():
+    with pytest.raises(UsageError, match="needs codes"):
+        InfoGAN.Config(categories=(1,), continuous=0)
+
+
+# ---------------------------------------------------------------------------------------------------------------- data
+
+
+def test_several_columns_of_a_table_are_one_label(tmp_path):
+    pytest.importorskip("pandas")
+    rows = [f"{i % 2},{i / 7:.3f},{(i // 2) % 2},{i % 5}" for i in range(40)]
+    path = tmp_path / "people.csv"
+    path.write_text("\n".join(["smiling,x,glasses,y", *rows]) + "\n")
+    dataset = data.load(path, data.Options(label="glasses,smiling"))
+    assert dataset.spec.label == Attributes(("smiling", "glasses"))
+    batch = dataset.train.batch(torch.arange(5))
+    dataset.codec.write(batch.x, tmp_path / "out.csv", batch.label)
+    written = (tmp_path / "out.csv").read_text().splitlines()
+    assert written[0] == "smiling,x,glasses,y"
+    assert [[int(cell) for cell in (line.split(",")[0], line.split(",")[2])] for line in written[1:]] == batch.label.tolist()
+    restored = type(dataset.codec).from_json({k: v for k, v in dataset.codec.to_json().items() if k != "name"})
+    assert (restored.label_columns, restored.label_places) == (("smiling", "glasses"), (0, 1))
+    with pytest.raises(UsageError, match="has no column 'hat'"):
+        data.load(path, data.Options(label="smiling,hat"))
+
+
+def test_values_carry_their_scale():
+    label = torch.tensor([[10.0], [30.0], [NAN], [20.0]] * 10).numpy()
+    dataset = data.from_arrays(torch.randn(40, 2).numpy(), label, data.Options(validation=0.0))
+    known = dataset.train.batch(torch.arange(len(dataset.train))).label
+    known = known[~known.isnan()].double()
+    meaning = DataSpec.from_json(dataset.spec.to_json()).label
+    assert meaning.mean == pytest.approx([known.mean().item()])
+    assert meaning.std == pytest.approx([known.std(correction=0).item()])
