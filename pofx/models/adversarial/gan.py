@@ -4,7 +4,8 @@
     generator:     minimise  E softplus(-D(G(z)))                    (non-saturating)
 
 The penalty on real examples (R1) is what makes the game converge; it is part of every move of the discriminator.
-With labels both networks are told the class.
+Other losses, pairs of logits (relativistic), other penalties, networks, spectral normalisation and the minibatch standard
+deviation are switches, each free of the others. With labels both networks are told the class.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from pofx import core, losses
 from pofx.core import Batch, Budget, DataSpec, Epochs, Judges, Loss, Model, Noise, Optimizer, Player, Recipe, Samples, UsageError
 from pofx.nn import labels
-from pofx.nn.adversarial import discriminator_loss
+from pofx.nn.adversarial import Rules, discriminator_loss, generator_loss, normalise_spectrally, resting
 from pofx.nn.conv import ConvDecoder, ConvEncoder
 from pofx.nn.mlp import MLP
 from pofx.nn.observation import Observation
@@ -29,7 +30,7 @@ EMBEDDING = 32
 
 
 class GAN(Model, Samples, Judges):
-    """A generator and a discriminator with the non-saturating loss and the R1 penalty.
+    """A generator and a discriminator; by default with the non-saturating loss and the R1 penalty.
 
     A conditional discriminator adds the inner product of its features with a vector of the class (projection).
 
@@ -47,15 +48,31 @@ class GAN(Model, Samples, Judges):
 
         latent_dim: core.Positive = 64
         """Length of the noise vector."""
-        architecture: Literal["dense", "conv"] = "dense"
-        """dense: fully connected layers; conv: convolutions, for images only."""
+        architecture: Literal["dense", "conv", "residual"] = "dense"
+        """dense: fully connected layers; conv: convolutions, for images only; residual: with residual blocks between them."""
         hidden: tuple[core.Positive, ...] = (256, 256)
         """Widths of the hidden layers of the dense discriminator, outermost first; the generator mirrors them."""
         channels: core.Positive = 32
-        """Channels of the generator at the full size of an image (conv), doubling with each halving; the discriminator
-        has twice as many."""
+        """Channels of the generator at the full size of an image (conv, residual), doubling with each halving; the
+        discriminator has twice as many."""
+        attention: bool = False
+        """Whether both networks attend over whole images (conv, residual), where they have half of the code's fineness."""
+        minibatch_std: Annotated[int, core.Range(0)] = 0
+        """Examples in a group whose standard deviation the discriminator sees; 0: it judges each example alone."""
+        spectral_norm: bool = False
+        """Whether the discriminator's weights are divided by their largest singular values."""
+        loss: losses.AdversarialName = "non_saturating"
+        """What logits cost: non_saturating, minimax (the lecture's, which stalls), least_squares, hinge, wasserstein."""
+        relativistic: bool = False
+        """Whether the loss is of D(x) - D(G(z)), a real and a generated example at a time, instead of each logit alone."""
         gamma: core.NonNegative = 0.3
         """Weight of the R1 penalty, 1/2 E ||grad_x D(x)||^2."""
+        gamma_fake: core.NonNegative = 0.0
+        """Weight of the R2 penalty, the same on generated examples."""
+        wgan_gp: core.NonNegative = 0.0
+        """Weight of the WGAN-GP penalty, E (||grad D|| - 1)^2 between real and generated examples; 10 is usual."""
+        dragan: core.NonNegative = 0.0
+        """Weight of the DRAGAN penalty, E (||grad D|| - 1)^2 around real examples; 10 is usual."""
         conditional: bool = False
         """Whether to learn P(x|class); needs data with classes."""
         discriminator_steps: core.Positive = 1
@@ -76,8 +93,13 @@ class GAN(Model, Samples, Judges):
 
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
-        if config.architecture == "conv" and spec.kind != "images":
-            raise UsageError(f"architecture conv is for images, and these data are {spec.kind}: choose dense")
+        if config.architecture != "dense" and spec.kind != "images":
+            raise UsageError(f"architecture {config.architecture} is for images, and these data are {spec.kind}: choose dense")
+        if config.architecture == "dense" and config.attention:
+            raise UsageError("attention is between the places of an image's features: choose the architecture conv or residual")
+        if config.minibatch_std and config.architecture == "dense" and not config.hidden:
+            raise UsageError("minibatch-std is shown to the discriminator's last hidden layer: give hidden at least one")
+        self.rules = Rules(**{field.name: getattr(config, field.name) for field in dataclasses.fields(Rules)})
         self.observation = Observation(spec, "squared_error")
         width, logits = config.latent_dim, 1
         if config.conditional:
@@ -88,12 +110,18 @@ class GAN(Model, Samples, Judges):
             width, logits = width + EMBEDDING, 1 + places
         self.generator: nn.Module
         self.discriminator: nn.Module
+        group = config.minibatch_std
         if config.architecture == "dense":
             self.generator = MLP(width, spec.shape, config.hidden[::-1], activation="leaky_relu")
-            self.discriminator = MLP(spec.shape, logits, config.hidden, activation="leaky_relu")
+            self.discriminator = MLP(spec.shape, logits, config.hidden, activation="leaky_relu", minibatch_std=group)
         else:
-            self.generator = ConvDecoder(width, spec.shape, channels=config.channels, activation="leaky_relu")
-            self.discriminator = ConvEncoder(spec.shape, logits, channels=2 * config.channels, activation="leaky_relu")
+            blocks, attention, channels = int(config.architecture == "residual"), config.attention, config.channels
+            self.generator = ConvDecoder(width, spec.shape, channels=channels, activation="leaky_relu", blocks=blocks, attention=attention)
+            self.discriminator = ConvEncoder(
+                spec.shape, logits, channels=2 * channels, activation="leaky_relu", blocks=blocks, attention=attention, minibatch_std=group
+            )
+        if config.spectral_norm:
+            normalise_spectrally(self.discriminator)
 
     @classmethod
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
@@ -131,18 +159,20 @@ class GAN(Model, Samples, Judges):
         )
 
     def discriminator_loss(self, batch: Batch) -> Loss:
-        """The terms `real` and `fake` in nats, and `penalty`; in training mode it also counts the labels."""
+        """The terms `real` and `fake` (or `paired`) in the unit of the loss, and the penalties; in training mode it also counts
+        the labels."""
         label = self._condition(batch, count=True)
         with torch.no_grad():
             fake = self._fake(len(batch.x), label)
         # Logits are asked for once for the real and once for as many generated examples, under the same labels.
-        return discriminator_loss(lambda x: self._logit(x, label), batch.x, fake, self.config.gamma)
+        return discriminator_loss(lambda x: self._logit(x, label), batch.x, fake, self.rules)
 
     def generator_loss(self, batch: Batch) -> Loss:
-        """The term `adversarial`, non-saturating, in nats. Of the batch only its size and its labels are used."""
+        """The term `adversarial`, in the unit of the loss. Of the batch only its size and its labels are used, unless pairs are
+        judged."""
         label = self._condition(batch)
-        logits = self._logit(self._fake(len(batch.x), label), label)
-        return Loss({"adversarial": losses.generator_loss(logits)}, metrics={"fake_logit": logits.detach().mean()})
+        with resting(self.discriminator):
+            return generator_loss(lambda x: self._logit(x, label), batch.x, self._fake(len(batch.x), label), self.rules)
 
     def _condition(self, batch: Batch, *, count: bool = False) -> Tensor | None:
         if not self.config.conditional or batch.label is None:
@@ -188,6 +218,7 @@ class GAN(Model, Samples, Judges):
         return self.observation.draw(self._output(noise.normal(self.config.latent_dim), label), noise)
 
     def judge(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, " batch"]:
-        """D(x): the log-odds of real against generated; a conditional model without a label uses the null label."""
+        """D(x), higher for real: the log-odds of real against generated under the losses in nats, known up to a constant where the
+        loss is of pairs; a conditional model without a label uses the null label."""
         self._check(label, len(x))
         return self._logit(x, label)

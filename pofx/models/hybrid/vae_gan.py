@@ -44,7 +44,7 @@ from pofx.core import (
     UsageError,
 )
 from pofx.nn import labels
-from pofx.nn.adversarial import discriminator_loss
+from pofx.nn.adversarial import Rules, discriminator_loss
 from pofx.nn.collapse import collapsed
 from pofx.nn.conv import LARGE, ConvDecoder, ConvEncoder
 from pofx.nn.mlp import MLP
@@ -242,7 +242,7 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
         features = self._features(fake)
         logits = self.head(features)[:, 0]
         return Loss(
-            {**self._distance(features[:n], fake[:n], batch.x), "adversarial": losses.generator_loss(logits)},
+            {**self._distance(features[:n], fake[:n], batch.x), "adversarial": losses.NON_SATURATING.of_generator(logits)},
             weights=self._weights,
             metrics={"fake_logit": logits.detach().mean()},
         )
@@ -253,7 +253,7 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
         n = len(batch.x)
         with torch.no_grad():
             fake = self._decoded(self._codes(batch.x[: (n + 1) // 2], n // 2))
-        return discriminator_loss(self._logit, batch.x, fake, self.config.gamma)
+        return discriminator_loss(self._logit, batch.x, fake, Rules(gamma=self.config.gamma))
 
     @torch.no_grad()
     def _codes(self, x: Tensor, n: int) -> Float[Tensor, "codes latent"]:
