@@ -105,6 +105,8 @@ def normalise_spectrally(network: nn.Module) -> None:
     """
     for module in network.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)):
+            if not module.weight.any():
+                module.reset_parameters()  # a branch that starts at zero has no direction to divide by
             spectral_norm(module)
 
 

@@ -88,6 +88,8 @@ class GAN(Model, Samples, Judges):
 
         def __post_init__(self) -> None:
             super().__post_init__()
+            if self.minibatch_std == 1:
+                raise UsageError("minibatch-std must be at least 2: the examples of a group, or 0 for none")
             if self.phase_epochs is not None and (self.discriminator_steps, self.generator_steps) != (1, 1):
                 raise UsageError("phase-epochs takes the place of discriminator-steps and generator-steps: give one or the other")
 
