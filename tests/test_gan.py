@@ -19,11 +19,9 @@ PLANE = DataSpec("vectors", (2,), size=1000)
 PENALTIES = {"none": {}, "R1": {"gamma": 0.3}, "R2": {"gamma_fake": 0.3}, "WGAN-GP": {"wgan_gp": 10.0}, "DRAGAN": {"dragan": 10.0}}
 NETWORKS = {
     "vectors": (PLANE, {}),
-    "dense": (IMAGES, {"architecture": "dense"}),
     "dense, normalised, in groups": (IMAGES, {"architecture": "dense", "spectral_norm": True, "minibatch_std": 3}),
     "conv": (IMAGES, {"architecture": "conv"}),
     "conv, all": (IMAGES, {"architecture": "conv", "spectral_norm": True, "minibatch_std": 4, "attention": True}),
-    "residual": (IMAGES, {"architecture": "residual"}),
     "residual, all": (IMAGES, {"architecture": "residual", "spectral_norm": True, "minibatch_std": 4, "attention": True}),
 }
 N = 8
@@ -133,7 +131,7 @@ class Dirac(nn.Module):
         return self.weight * x[:, 0]
 
 
-def play(rules, *, alternating, moves=400, rate=0.05, at=(1.0, 0.0)):
+def play(rules, *, alternating, moves=200, rate=0.1, at=(1.0, 0.0)):
     """Distances from the equilibrium (0, 0) over a game for data that all are 0.
 
     References:
@@ -160,10 +158,10 @@ def play(rules, *, alternating, moves=400, rate=0.05, at=(1.0, 0.0)):
 @pytest.mark.parametrize("alternating", [False, True])
 @pytest.mark.parametrize(("name", "relativistic"), [("minimax", False), ("minimax", True), ("wasserstein", False)])
 def test_the_dirac_game_of_one_sum_orbits_without_a_penalty(name, relativistic, alternating):
-    moves = 300 if name == "minimax" else 150
+    moves = 140 if name == "minimax" else 70
     orbit = play(Rules(name, relativistic), alternating=alternating, moves=moves)
     # More than one turn: at the equilibrium a round is a turn by the rate times the slope of the loss, 1/2 or 1.
-    assert moves * 0.05 * (0.5 if name == "minimax" else 1) > 2 * math.pi
+    assert moves * 0.1 * (0.5 if name == "minimax" else 1) > 2 * math.pi
     if alternating:
         # It turns for ever at about the distance where it began.
         assert 0.9 < min(orbit) <= max(orbit) < 1.1
@@ -223,7 +221,7 @@ def test_spectral_normalisation_holds_slopes_down_and_rests_in_evaluation():
     for parameter in model.discriminator.parameters():
         if parameter.ndim > 1:
             parameter.data.mul_(100)
-    torch.testing.assert_close(torch.tensor(singular(model.discriminator)), torch.ones(3), atol=0.05, rtol=0)
+    assert all(norm == pytest.approx(1, abs=0.05) for norm in singular(model.discriminator))
     # Only in a move of its own does it go on.
     model.train()
     model.generator_loss(batch)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -11,7 +12,8 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 from pofx import losses
-from pofx.core import Loss
+from pofx.core import Budget, DataSpec, Loss
+from pofx.nn.conv import LARGE
 from pofx.nn.minibatch import RunningMean
 
 Logit = Callable[[Tensor], Float[Tensor, " batch"]]
@@ -94,6 +96,14 @@ def generator_loss(logit: Logit, x: Float[Tensor, "batch ..."], fake: Float[Tens
                 on_real = logit(x)
             seen = -losses.paired(on_real, on_fake)
     return Loss({"adversarial": losses.ADVERSARIAL[rules.loss].of_generator(seen)}, metrics={"fake_logit": on_fake.detach().mean()})
+
+
+def image_game(spec: DataSpec, budget: Budget | None) -> tuple[int, Budget]:
+    """Batch size and budget of a game over images: some passes over many, some thousands of moves where they are few or large."""
+    if math.prod(spec.shape) > LARGE:
+        return 32, budget or Budget(steps=3000)
+    few = Budget(steps=4500 if math.prod(spec.shape) <= 4096 else 1500)
+    return 64, budget or (few if 0 < spec.size < 5000 else Budget(epochs=10))
 
 
 def normalise_spectrally(network: nn.Module) -> None:

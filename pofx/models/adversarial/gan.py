@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pofx import core, losses
 from pofx.core import Batch, Budget, DataSpec, Epochs, Judges, Loss, Model, Noise, Optimizer, Player, Recipe, Samples, UsageError
 from pofx.nn import labels
-from pofx.nn.adversarial import Rules, discriminator_loss, generator_loss, normalise_spectrally, resting
+from pofx.nn.adversarial import Rules, discriminator_loss, generator_loss, image_game, normalise_spectrally, resting
 from pofx.nn.conv import ConvDecoder, ConvEncoder
 from pofx.nn.mlp import MLP
 from pofx.nn.observation import Observation
@@ -37,6 +37,7 @@ class GAN(Model, Samples, Judges):
     References:
         Generative Adversarial Networks (Goodfellow et al., 2014), https://arxiv.org/abs/1406.2661
         Which Training Methods for GANs do actually Converge? (Mescheder et al., 2018), https://arxiv.org/abs/1801.04406
+        The GAN is dead; long live the GAN! A Modern GAN Baseline (Huang et al., 2024), https://arxiv.org/abs/2501.05441
         cGANs with Projection Discriminator (Miyato and Koyama, 2018), https://arxiv.org/abs/1802.05637
     """
 
@@ -132,7 +133,8 @@ class GAN(Model, Samples, Judges):
             # Quick moves that slow down: after five minutes they are well ahead of small ones.
             optimizer = Optimizer(lr=2e-3, betas=(0.0, 0.99), decay="linear", decay_start=0.3, final=0.1)
             config = cls.Config(architecture="conv", optimizer=optimizer, discriminator_optimizer=optimizer)
-            return Recipe(config=config, batch_size=64, budget=budget or Budget(epochs=10), ema=0.998)
+            batch_size, enough = image_game(spec, budget)
+            return Recipe(config=config, batch_size=batch_size, budget=enough, ema=0.998)
         config = cls.Config(
             latent_dim=max(8, min(64, math.prod(spec.shape))),
             hidden=(128, 128, 128),
