@@ -9,14 +9,13 @@ On each data set and seed three trainings in this process, all with the networks
 Prints for the first two the modes that 10,000 samples find and the share of samples within 3 sigma of one (98.9 % of the true
 mixture are), and for the last D(x) of held-out examples in both halves: near 1, then 1/2 wherever one looks, since there is
 nothing left to be told apart. Writes benchmarks/results/modes.json after every training; Ctrl-C loses nothing: what is in there
-with the same settings is not done again. Fails where fewer than 19 of 20 seeds of the default do what they must.
+with the same settings is not done again. Fails where fewer than 19 of 20 seeds of the default do what they must, or one takes more than a minute.
 """
 
 import argparse
 import dataclasses
 import datetime
 import json
-import math
 import pathlib
 import statistics
 import sys
@@ -36,9 +35,9 @@ from pofx.trainer import Trainer
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "modes.json"
 GAN = discovery.model("gan")
-#: What must hold: the share of samples near a mode with all modes found, the share of seeds, and seconds of each training.
+#: What must hold: the share of samples near a mode with all modes found, in all seeds but one of so many, within some seconds.
 NEAR = {"ring": 0.95, "grid": 0.90}
-SEEDS, SECONDS = 0.95, 60.0
+FAILURES, SECONDS = 20, 60.0
 SAMPLES = 10_000
 WAYS: dict[str, dict[str, Any]] = {"default": {}, "minimax": {"loss": "minimax", "relativistic": False, "gamma": 0.0, "gamma_fake": 0.0}}
 
@@ -146,7 +145,7 @@ def line(source: str, way: str, rows: list[dict[str, Any]]) -> tuple[str, bool]:
         f"{source:6s} {way:9s} all {modes} modes and {wanted:.0%} near in {good} of {len(rows)} seeds; modes at least {least}, median "
         f"{statistics.median(row['found'] for row in rows):g}; near median {statistics.median(near):.1%}, worst {near[0]:.1%}; "
         f"{statistics.median(row['seconds'] for row in rows):.0f} s, at most {slow:.0f} s",
-        good >= math.floor(SEEDS * len(rows)),
+        good >= len(rows) - len(rows) // FAILURES and slow <= SECONDS,
     )
 
 
