@@ -146,7 +146,7 @@ def play(rules, *, alternating, moves=200, rate=0.1, at=(1.0, 0.0)):
         (slope,) = torch.autograd.grad(judge, discriminator.weight)
         if alternating:
             discriminator.weight.data -= rate * slope
-        made = generator_loss(discriminator, real, generator.weight * one, rules).total
+        made, _ = generator_loss(discriminator, real, generator.weight * one, rules)
         (other,) = torch.autograd.grad(made, generator.weight)
         if not alternating:
             discriminator.weight.data -= rate * slope

@@ -86,8 +86,10 @@ def discriminator_loss(logit: Logit, x: Float[Tensor, "batch ..."], fake: Float[
     )
 
 
-def generator_loss(logit: Logit, x: Float[Tensor, "batch ..."], fake: Float[Tensor, "batch ..."], rules: Rules) -> Loss:
-    """The term `adversarial` in the unit of the loss, and the mean logit as a metric; `x` matters only to rules that pair."""
+def generator_loss(
+    logit: Logit, x: Float[Tensor, "batch ..."], fake: Float[Tensor, "batch ..."], rules: Rules
+) -> tuple[Float[Tensor, ""], Float[Tensor, " batch"]]:
+    """What the generator pays, in the unit of the loss, and the logits of its examples; `x` matters only to rules that pair."""
     with parametrize.cached():
         on_fake = logit(fake)
         seen = on_fake
@@ -95,7 +97,7 @@ def generator_loss(logit: Logit, x: Float[Tensor, "batch ..."], fake: Float[Tens
             with torch.no_grad():
                 on_real = logit(x)
             seen = -losses.paired(on_real, on_fake)
-    return Loss({"adversarial": losses.ADVERSARIAL[rules.loss].of_generator(seen)}, metrics={"fake_logit": on_fake.detach().mean()})
+    return losses.ADVERSARIAL[rules.loss].of_generator(seen), on_fake
 
 
 def image_game(spec: DataSpec, budget: Budget | None) -> tuple[int, Budget]:

@@ -176,7 +176,8 @@ class GAN(Model, Samples, Judges):
         judged."""
         label = self._condition(batch)
         with resting(self.discriminator):
-            return generator_loss(lambda x: self._logit(x, label), batch.x, self._fake(len(batch.x), label), self.rules)
+            paid, logits = generator_loss(lambda x: self._logit(x, label), batch.x, self._fake(len(batch.x), label), self.rules)
+        return Loss({"adversarial": paid}, metrics={"fake_logit": logits.detach().mean()})
 
     def _condition(self, batch: Batch, *, count: bool = False) -> Tensor | None:
         if not self.config.conditional or batch.label is None:
