@@ -41,6 +41,7 @@ test: lint
 
 bench: .venv/dev
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/gan_speed.py
 	$(BIN)/python benchmarks/evaluation.py
 
 soak: .venv/dev

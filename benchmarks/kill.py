@@ -126,12 +126,12 @@ def tiny(name: str, folder: pathlib.Path) -> Model:
     return cls(spec, cls.recipe(spec, Budget(steps=ROUNDS)).config)
 
 
-def arguments(name: str, folder: pathlib.Path, run: pathlib.Path, *, accumulate: int = 1) -> list[str]:
-    """A training of a few rounds that saves often."""
+def arguments(name: str, folder: pathlib.Path, run: pathlib.Path, *extra: str, accumulate: int = 1, rounds: int = ROUNDS) -> list[str]:
+    """A training of a few rounds that saves often, with `extra` flags."""
     path, flags = data_for(name, folder)
     return [
-        "train", name, "--data", str(path), "--run", str(run), "--steps", str(ROUNDS), "--checkpoint-every", "5",
-        "--accumulate", str(accumulate), "--quiet", *flags,
+        "train", name, "--data", str(path), "--run", str(run), "--steps", str(rounds), "--checkpoint-every", "5",
+        "--accumulate", str(accumulate), "--quiet", *flags, *extra,
     ]  # fmt: skip
 
 

@@ -14,7 +14,6 @@ benchmarks/results/speed.json. Fashion-MNIST where it is installed, else random 
 
 import argparse
 import copy
-import functools
 import itertools
 import json
 import math
@@ -22,8 +21,9 @@ import multiprocessing
 import pathlib
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ from pofx.trainer import Trainer
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "speed.json"
 BATCH = 128
-CASES = {
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "autoencoder conv": ("autoencoder", {"latent_dim": None, "architecture": "conv"}),
     "gan conv R1": ("gan", {"architecture": "conv"}),
     "vae dense 784-512-16": ("vae", {"latent_dim": 16, "hidden": (512,), "norm": False, "likelihood": "bernoulli"}),
@@ -56,9 +56,9 @@ def images() -> tuple[str, data.Dataset]:
         return "random", data.from_arrays(x, options=data.Options(validation=0.0))
 
 
-def with_trainer(model: Model, dataset: data.Dataset) -> Rounds:
+def with_trainer(model: Model, dataset: data.Dataset, batch: int) -> Rounds:
     """Rounds of the trainer itself: its whole loop, to the end of a budget that grows each time."""
-    trainer = Trainer(model, dataset, Settings(steps=1, batch_size=BATCH, ema=0.999))
+    trainer = Trainer(model, dataset, Settings(steps=1, batch_size=batch, ema=0.999))
 
     def rounds(n: int) -> None:
         trainer.rounds = trainer.clock.round + n
@@ -68,10 +68,10 @@ def with_trainer(model: Model, dataset: data.Dataset) -> Rounds:
     return rounds
 
 
-def plain(model: Model, dataset: data.Dataset) -> Rounds:
+def plain(model: Model, dataset: data.Dataset, batch: int) -> Rounds:
     """What a person would write."""
     x = dataset.train.batch(torch.arange(len(dataset.train))).x
-    loader = DataLoader(TensorDataset(x), batch_size=BATCH, shuffle=True, drop_last=True)
+    loader = DataLoader(TensorDataset(x), batch_size=batch, shuffle=True, drop_last=True)
     batches = (Batch(x) for _ in itertools.count() for (x,) in loader)
     model.train()
     players = model.players()
@@ -93,9 +93,10 @@ def plain(model: Model, dataset: data.Dataset) -> Rounds:
     return rounds
 
 
-def bare(model: Model, dataset: data.Dataset, dtype: torch.dtype) -> Rounds:
+def bare(model: Model, dataset: data.Dataset, batch: int) -> Rounds:
     """The trainer's tricks without the trainer."""
     keep_freed_memory()
+    dtype = pick_precision("auto", torch.device("cpu"))
     model = model.to(memory_format=torch.channels_last).train()
     average = copy.deepcopy(model).requires_grad_(False)
     players = model.players()
@@ -110,8 +111,8 @@ def bare(model: Model, dataset: data.Dataset, dtype: torch.dtype) -> Rounds:
 
     def batches() -> Iterator[Batch]:
         while True:
-            for rows in dataset.train.positions(shuffle=0).split(BATCH):
-                if len(rows) == BATCH:
+            for rows in dataset.train.positions(shuffle=0).split(batch):
+                if len(rows) == batch:
                     yield dataset.train.batch(rows, training=0)
 
     source = batches()
@@ -145,27 +146,28 @@ def rate(rounds: Rounds, n: int) -> float:
     return n / (time.perf_counter() - start)
 
 
-def worker(way: str, case: str, pipe: Connection) -> None:
-    """Trains one case in one way: tells its number of parameters and its precision, then for each number of rounds the rate."""
-    name, fields = CASES[case]
+def worker(way: str, name: str, fields: dict[str, Any], batch: int, pipe: Connection) -> None:
+    """Trains one model in one way: tells its number of parameters and its precision, then for each number of rounds the rate."""
     cls, (_, dataset) = discovery.model(name), images()
     torch.manual_seed(0)
-    model = cls(dataset.spec, cls.Config(**fields))  # type: ignore[arg-type]
+    model = cls(dataset.spec, cls.Config(**fields))
     dtype = pick_precision("auto", torch.device("cpu"))
-    rounds = {"trainer": with_trainer, "plain": plain, "bare": functools.partial(bare, dtype=dtype)}[way](model, dataset)
+    rounds = {"trainer": with_trainer, "plain": plain, "bare": bare}[way](model, dataset, batch)
     rounds(5)
     pipe.send((sum(p.numel() for p in model.parameters()), str(dtype).removeprefix("torch.")))
     while n := pipe.recv():
         pipe.send(rate(rounds, n))
 
 
-def measure(case: str, pairs: int, seconds: float) -> dict[str, object]:
-    """Medians over `pairs` turns of the three ways, about `seconds` each turn, and the median of paired ratios."""
+def turns(
+    name: str, fields: dict[str, Any], ways: Sequence[str], *, batch: int, pairs: int, seconds: float
+) -> tuple[int, str, dict[str, list[float]]]:
+    """Parameters, precision, and rounds a second of each way of training a model, in `pairs` turns of about `seconds` each."""
     spawn = multiprocessing.get_context("spawn")
     pipes, told = {}, {}
-    for way in WAYS:
+    for way in ways:
         pipes[way], theirs = spawn.Pipe()
-        spawn.Process(target=worker, args=(way, case, theirs), daemon=True).start()
+        spawn.Process(target=worker, args=(way, name, fields, batch, theirs), daemon=True).start()
         told[way] = pipes[way].recv()
     assert len({parameters for parameters, _ in told.values()}) == 1
 
@@ -173,19 +175,26 @@ def measure(case: str, pairs: int, seconds: float) -> dict[str, object]:
         pipes[way].send(n)
         return float(pipes[way].recv())
 
-    counts = {way: max(3, round(seconds * turn(way, 5))) for way in WAYS}
-    rates: dict[str, list[float]] = {way: [] for way in WAYS}
+    counts = {way: max(3, round(seconds * turn(way, 5))) for way in ways}
+    rates: dict[str, list[float]] = {way: [] for way in ways}
     for number in range(pairs):
         # The order alternates, so that drift of the machine falls on all alike.
-        for way in WAYS[:: 1 if number % 2 == 0 else -1]:
+        for way in ways[:: 1 if number % 2 == 0 else -1]:
             rates[way].append(turn(way, counts[way]))
     for pipe in pipes.values():
         pipe.send(0)
+    return (*told["trainer"], rates)
+
+
+def measure(case: str, pairs: int, seconds: float) -> dict[str, object]:
+    """Medians over `pairs` turns of the three ways, about `seconds` each turn, and the median of paired ratios."""
+    name, fields = CASES[case]
+    parameters, dtype, rates = turns(name, fields, WAYS, batch=BATCH, pairs=pairs, seconds=seconds)
     paired = zip(rates["trainer"], rates["plain"], rates["bare"], strict=True)
     ratios = [(ours / theirs, tricks / ours - 1) for ours, theirs, tricks in paired]
     return {
-        "parameters": told["trainer"][0],
-        "precision": told["trainer"][1],
+        "parameters": parameters,
+        "precision": dtype,
         **{way: round(statistics.median(values), 2) for way, values in rates.items()},
         "times plain": round(statistics.median(ratio for ratio, _ in ratios), 2),
         "overhead": round(statistics.median(cost for _, cost in ratios), 3),

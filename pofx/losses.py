@@ -4,8 +4,10 @@ Everything here is computed in float32 or more, outside autocast. What is "per e
 dimensions and has shape (batch,); the unit is nats unless a docstring says otherwise.
 """
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +34,7 @@ def normal_log_prob(z: Float[Tensor, "... latent"], mu: Tensor | float, log_var:
 
 
 def bernoulli_nll(logits: Float[Tensor, "batch ..."], x: Float[Tensor, "batch ..."]) -> Float[Tensor, " batch"]:
-    """-log P(x) of independent coins, x logit: sum(softplus(l) - x l), in nats per example.
+    """-log P(x) of independent coins, x logit: sum(softplus(d) - x l), in nats per example.
 
     With x in {0, 1} this is a likelihood; with grey values in [0, 1] it is the cross-entropy, a loss only.
     """
@@ -181,43 +183,121 @@ def jacobian_norm(z: Float[Tensor, "batch latent"], x: Float[Tensor, "batch ..."
     return total / (len(z) * (projections or 1))
 
 
-def real_loss(logits: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
-    """What the discriminator pays for real examples: mean softplus(-D(x)) = -log sigmoid(D(x)), in nats.
+@dataclasses.dataclass(frozen=True)
+class Adversarial:
+    """What the two players of an adversarial game pay for one logit D(x); higher logits mean "real" in all of them.
 
-    References:
-        Generative Adversarial Networks (Goodfellow et al., 2014), https://arxiv.org/abs/1406.2661
+    Attributes:
+        real: what the discriminator pays for the logit of a real example.
+        fake: what the discriminator pays for the logit of a generated example.
+        generator: what the generator pays for the logit of its own example.
     """
-    return F.softplus(-logits).mean()
+
+    real: Callable[[Tensor], Tensor]
+    fake: Callable[[Tensor], Tensor]
+    generator: Callable[[Tensor], Tensor]
+
+    def of_real(self, logits: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
+        """The discriminator's mean loss on real examples."""
+        return self.real(logits).mean()
+
+    def of_fake(self, logits: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
+        """The discriminator's mean loss on generated examples."""
+        return self.fake(logits).mean()
+
+    def of_generator(self, logits: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
+        """The generator's mean loss on its own examples."""
+        return self.generator(logits).mean()
 
 
-def fake_loss(logits: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
-    """What the discriminator pays for generated examples: mean softplus(D(G(z))) = -log(1 - sigmoid), in nats.
+AdversarialName = Literal["non_saturating", "minimax", "least_squares", "hinge", "wasserstein"]
+
+ADVERSARIAL: Mapping[AdversarialName, Adversarial] = {
+    "non_saturating": Adversarial(real=lambda d: F.softplus(-d), fake=F.softplus, generator=lambda d: F.softplus(-d)),
+    "minimax": Adversarial(real=lambda d: F.softplus(-d), fake=F.softplus, generator=lambda d: -F.softplus(d)),
+    "least_squares": Adversarial(
+        real=lambda d: 0.5 * (d - 1).square(), fake=lambda d: 0.5 * (d + 1).square(), generator=lambda d: 0.5 * (d - 1).square()
+    ),
+    "hinge": Adversarial(real=lambda d: F.relu(1 - d), fake=lambda d: F.relu(1 + d), generator=lambda d: -d),
+    "wasserstein": Adversarial(real=lambda d: -d, fake=lambda d: d, generator=lambda d: -d),
+}
+"""The adversarial losses by name, with s the sigmoid and d = D(x) the logit:
+
+    non_saturating   real -log s(d)        fake -log(1 - s(d))   generator -log s(d)           in nats
+    minimax          real -log s(d)        fake -log(1 - s(d))   generator  log(1 - s(d))      in nats
+    least_squares    real 1/2 (d - 1)^2    fake 1/2 (d + 1)^2    generator  1/2 (d - 1)^2
+    hinge            real max(0, 1 - d)    fake max(0, 1 + d)    generator -d
+    wasserstein      real -d               fake  d               generator -d
+
+In minimax, the lecture's game, both play for one sum; its generator learns nothing where the discriminator is sure, since there
+the slope of log(1 - s(d)) is 0. Relativistic pairing takes any of them on differences of logits: see `paired`.
+
+References:
+    Generative Adversarial Networks (Goodfellow et al., 2014), https://arxiv.org/abs/1406.2661 (minimax, non-saturating)
+    Least Squares Generative Adversarial Networks (Mao et al., 2017), https://arxiv.org/abs/1611.04076
+    Geometric GAN (Lim and Ye, 2017), https://arxiv.org/abs/1705.02894 (hinge)
+    Wasserstein GAN (Arjovsky et al., 2017), https://arxiv.org/abs/1701.07875
+"""
+NON_SATURATING = ADVERSARIAL["non_saturating"]
+
+
+def paired(real: Float[Tensor, " batch"], fake: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    """D(x) - D(G(z)): the logit by which a real example seems more real than the generated one of its row.
+
+    The discriminator pays `Adversarial.real` of it, and the generator `Adversarial.generator` of its negative. Without a
+    common zero no logit is high by itself, which takes away the minima in which the generator drops modes.
 
     References:
-        Generative Adversarial Networks (Goodfellow et al., 2014), https://arxiv.org/abs/1406.2661
+        The relativistic discriminator: a key element missing from standard GAN (Jolicoeur-Martineau, 2018),
+        https://arxiv.org/abs/1807.00734
+        Towards a Better Global Loss Landscape of GANs (Sun et al., 2020), https://arxiv.org/abs/2011.04926
     """
-    return F.softplus(logits).mean()
+    return real - fake
 
 
-def generator_loss(logits: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
-    """The non-saturating loss of the generator: mean softplus(-D(G(z))), which is `real_loss` of its own examples.
+def squared_slopes(discriminator: Callable[[Tensor], Float[Tensor, " batch"]], x: Float[Tensor, "batch ..."]) -> Float[Tensor, " batch"]:
+    """||grad_x D(x)||^2 of each example, in logits^2 over (unit of x)^2.
 
-    References:
-        Generative Adversarial Networks (Goodfellow et al., 2014), section 3, https://arxiv.org/abs/1406.2661
-    """
-    return real_loss(logits)
-
-
-def r1_penalty(discriminator: Callable[[Tensor], Float[Tensor, " batch"]], x: Float[Tensor, "batch ..."]) -> Float[Tensor, ""]:
-    """1/2 E ||grad_x D(x)||^2 on real examples; its weight is gamma, its unit logits^2 over (unit of x)^2.
-
-    `discriminator` gives one logit an example and must not mix examples (no batch norm). The result can be
-    differentiated with respect to the discriminator's parameters; `x` is left as it is.
-
-    References:
-        Which Training Methods for GANs do actually Converge? (Mescheder et al., 2018), https://arxiv.org/abs/1801.04406
+    `discriminator` gives one logit an example; where it mixes examples (a minibatch statistic), a slope is that of the sum of
+    their logits. The result can be differentiated with respect to the discriminator's parameters; `x` is left as it is.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
         (gradient,) = torch.autograd.grad(discriminator(x).sum(), x, create_graph=True)
-    return 0.5 * gradient.flatten(1).square().sum(1).mean()
+    return gradient.flatten(1).square().sum(1)
+
+
+def zero_centred_penalty(discriminator: Callable[[Tensor], Float[Tensor, " batch"]], x: Float[Tensor, "batch ..."]) -> Float[Tensor, ""]:
+    """1/2 E ||grad_x D(x)||^2: R1 on real examples, R2 on generated ones; its weight is gamma.
+
+    `discriminator` and `x` as `squared_slopes` has them.
+
+    References:
+        Which Training Methods for GANs do actually Converge? (Mescheder et al., 2018), https://arxiv.org/abs/1801.04406
+        The GAN is dead; long live the GAN! A Modern GAN Baseline (Huang et al., 2024), https://arxiv.org/abs/2501.05441
+    """
+    return 0.5 * squared_slopes(discriminator, x).mean()
+
+
+def one_centred_penalty(discriminator: Callable[[Tensor], Float[Tensor, " batch"]], x: Float[Tensor, "batch ..."]) -> Float[Tensor, ""]:
+    """E (||grad_x D(x)|| - 1)^2, two-sided: WGAN-GP on `interpolates`, DRAGAN on `perturbed` examples; its usual weight is 10.
+
+    `discriminator` and `x` as `squared_slopes` has them.
+
+    References:
+        Improved Training of Wasserstein GANs (Gulrajani et al., 2017), https://arxiv.org/abs/1704.00028
+        On Convergence and Stability of GANs (Kodali et al., 2017), https://arxiv.org/abs/1705.07215
+    """
+    # The root has no slope at 0, where every discriminator starts that has no last weights yet.
+    return (squared_slopes(discriminator, x).clamp(min=1e-12).sqrt() - 1).square().mean()
+
+
+def interpolates(real: Float[Tensor, "batch ..."], fake: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
+    """One point of each line from a real to a generated example, uniform between them, by the global generator."""
+    return torch.lerp(real, fake, torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device))
+
+
+def perturbed(x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
+    """x + u std/2: each number moved up by as much as half of the batch's standard deviation (of all numbers), uniformly, by the
+    global generator."""
+    return x + 0.5 * x.std(correction=0) * torch.rand_like(x)

@@ -121,7 +121,7 @@ def test_penalty_is_of_every_discriminator_move_and_flattens_it(cls):
     model = build(cls, spec, gamma=100.0)
     batch = Batch(examples(spec))
     first = move(model, "discriminator", batch)
-    assert first.terms["penalty"].item() == pytest.approx(losses.r1_penalty(model.judge, batch.x).item(), rel=1e-5)
+    assert first.terms["penalty"].item() == pytest.approx(losses.zero_centred_penalty(model.judge, batch.x).item(), rel=1e-5)
     assert move(model, "discriminator", batch, moves=10).terms["penalty"] < first.terms["penalty"]
 
 

@@ -110,41 +110,122 @@ def test_categorical_is_that_of_torch(generator):
     torch.testing.assert_close(nll, nn.functional.cross_entropy(logits, drawn, reduction="none"))
 
 
-def test_adversarial_losses_are_binary_cross_entropies(generator):
+def test_closed_forms_of_adversarial_losses(generator):
     logits = torch.randn(50, generator=generator) * 20
     cross_entropy = nn.functional.binary_cross_entropy_with_logits
-    torch.testing.assert_close(losses.real_loss(logits), cross_entropy(logits, torch.ones(50)))
-    torch.testing.assert_close(losses.fake_loss(logits), cross_entropy(logits, torch.zeros(50)))
-    torch.testing.assert_close(losses.generator_loss(logits), cross_entropy(logits, torch.ones(50)))
+    ones, zeros = torch.ones(50), torch.zeros(50)
+    for name in ("non_saturating", "minimax"):
+        torch.testing.assert_close(losses.ADVERSARIAL[name].of_real(logits), cross_entropy(logits, ones))
+        torch.testing.assert_close(losses.ADVERSARIAL[name].of_fake(logits), cross_entropy(logits, zeros))
+    torch.testing.assert_close(losses.NON_SATURATING.of_generator(logits), cross_entropy(logits, ones))
+    # What one player of the lecture's game pays for the fakes, the other one earns.
+    torch.testing.assert_close(losses.ADVERSARIAL["minimax"].of_generator(logits), -cross_entropy(logits, zeros))
+    at = torch.tensor([-2.0, -1.0, 0.0, 1.0, 3.0])
+    expected = {
+        "least_squares": ([4.5, 2, 0.5, 0, 2], [0.5, 0, 0.5, 2, 8], [4.5, 2, 0.5, 0, 2]),
+        "hinge": ([3, 2, 1, 0, 0], [0, 0, 1, 2, 4], [2, 1, 0, -1, -3]),
+        "wasserstein": ([2, 1, 0, -1, -3], [-2, -1, 0, 1, 3], [2, 1, 0, -1, -3]),
+    }
+    for name, sides in expected.items():
+        loss = losses.ADVERSARIAL[name]
+        for side, values in zip((loss.real, loss.fake, loss.generator), sides, strict=True):
+            torch.testing.assert_close(side(at), torch.tensor(values, dtype=torch.float32))
 
 
-def test_adversarial_losses_push_logits_their_way():
-    def slope(loss):
-        logit = torch.tensor([-3.0], requires_grad=True)
-        loss(logit).backward()
+@pytest.mark.parametrize("relativistic", [False, True])
+@pytest.mark.parametrize("name", losses.ADVERSARIAL)
+def test_adversarial_losses_push_logits_their_way(name, relativistic):
+    loss = losses.ADVERSARIAL[name]
+    real, fake = (torch.tensor([0.3, -0.4], requires_grad=True) for _ in range(2))
+    paired = losses.paired(real, fake)
+    (loss.of_real(paired) if relativistic else loss.of_real(real) + loss.of_fake(fake)).backward()
+    # The discriminator's descent raises D(x) and lowers D(G(z)), of each example.
+    assert (real.grad < 0).all()
+    assert (fake.grad > 0).all()
+    real.grad = fake.grad = None
+    loss.of_generator(-losses.paired(real.detach(), fake) if relativistic else fake).backward()
+    assert (fake.grad < 0).all()
+
+
+def test_minimax_stalls_where_the_discriminator_is_sure():
+    def slope(name):
+        logit = torch.tensor([-6.0], requires_grad=True)
+        losses.ADVERSARIAL[name].of_generator(logit).backward()
         return logit.grad.item()
 
-    assert slope(losses.real_loss) < 0 < slope(losses.fake_loss)
-    # Non-saturating: the slope of a generator that is found out (logit -3) is near 1, where log(1 - D) has 0.05.
-    assert slope(losses.generator_loss) < -0.9
+    assert slope("minimax") == pytest.approx(-math.exp(-6) / (1 + math.exp(-6)))
+    assert slope("non_saturating") < -0.99
 
 
-def test_r1_of_a_linear_discriminator_is_half_the_squared_weight(generator):
-    discriminator = nn.Linear(6, 1)
+@pytest.mark.parametrize("name", losses.ADVERSARIAL)
+def test_no_constant_in_the_logits_matters_to_pairs(name):
+    real, fake = torch.tensor([0.3, -1.0]), torch.tensor([-0.5, 2.0])
+    torch.testing.assert_close(losses.paired(real + 7, fake + 7), losses.paired(real, fake))
+    # A pair that is told apart costs less than one that is taken for the other way round.
+    loss = losses.ADVERSARIAL[name]
+    assert loss.of_real(losses.paired(real[:1], fake[:1])) < loss.of_real(losses.paired(fake[:1], real[:1]))
+
+
+@pytest.fixture
+def linear():
+    return nn.Linear(6, 1)
+
+
+def logit(linear):
+    return lambda x: linear(x.flatten(1)).squeeze(1)
+
+
+def test_zero_centred_penalty_of_a_linear_discriminator_is_half_the_squared_weight(generator, linear):
     x = torch.randn(9, 2, 3, generator=generator)
     before = x.clone()
-    penalty = losses.r1_penalty(lambda x: discriminator(x.flatten(1)).squeeze(1), x)
-    torch.testing.assert_close(penalty, 0.5 * discriminator.weight.square().sum())
+    penalty = losses.zero_centred_penalty(logit(linear), x)
+    torch.testing.assert_close(penalty, 0.5 * linear.weight.square().sum())
     penalty.backward()
     # d/dw of 1/2 ||w||^2 is w.
-    torch.testing.assert_close(discriminator.weight.grad, discriminator.weight.detach())
+    torch.testing.assert_close(linear.weight.grad, linear.weight.detach())
     assert not x.requires_grad
     assert torch.equal(x, before)
 
 
-def test_r1_works_under_no_grad_and_on_frozen_input():
-    penalty = None
+def test_one_centred_penalty_draws_slopes_to_one_from_both_sides(generator, linear):
+    x = torch.randn(9, 2, 3, generator=generator)
+    for norm, way in ((3.0, 1), (0.2, -1)):
+        with torch.no_grad():
+            linear.weight *= norm / linear.weight.norm()
+        linear.weight.grad = None
+        penalty = losses.one_centred_penalty(logit(linear), x)
+        assert penalty.item() == pytest.approx((norm - 1) ** 2, rel=1e-4)
+        penalty.backward()
+        # The gradient of (||w|| - 1)^2 is 2 (||w|| - 1) w / ||w||: descent shortens a long weight and lengthens a short one.
+        torch.testing.assert_close(linear.weight.grad, (2 * (norm - 1) / norm * linear.weight).detach())
+        assert way * (linear.weight.grad * linear.weight).sum() > 0
+
+
+def test_one_centred_penalty_of_a_flat_discriminator_is_finite():
+    weight = torch.zeros(3, requires_grad=True)
+    penalty = losses.one_centred_penalty(lambda x: x @ weight, torch.ones(4, 3))
+    penalty.backward()
+    assert penalty.item() == pytest.approx(1, abs=1e-5)
+    assert weight.grad.isfinite().all()
+
+
+def test_penalties_work_under_no_grad_and_on_frozen_input():
     with torch.no_grad():
-        penalty = losses.r1_penalty(lambda x: x.square().sum(1), torch.ones(4, 3))
+        penalty = losses.zero_centred_penalty(lambda x: x.square().sum(1), torch.ones(4, 3))
     # grad is 2x, so 1/2 * 4 * 3.
     assert penalty.item() == pytest.approx(6)
+
+
+def test_interpolates_lie_on_the_lines_and_perturbed_examples_close_by():
+    torch.manual_seed(0)
+    real, fake = torch.zeros(2000, 2, 3), torch.ones(2000, 2, 3) * torch.arange(1.0, 7.0).view(2, 3)
+    between = losses.interpolates(real, fake) / fake
+    # One share an example, the same for all its numbers, uniform over [0, 1].
+    torch.testing.assert_close(between, between[:, :1, :1].expand_as(between))
+    assert torch.quantile(between[:, 0, 0], torch.tensor([0.25, 0.5, 0.75])).allclose(torch.tensor([0.25, 0.5, 0.75]), atol=0.05)
+    x = 3.0 * torch.randn(2000, 4)
+    moved = losses.perturbed(x) - x
+    half = 0.5 * x.std(correction=0)
+    assert moved.min() >= 0
+    assert moved.max() <= half + 1e-5
+    assert moved.mean().item() == pytest.approx(half.item() / 2, rel=0.05)

@@ -49,6 +49,27 @@ def test_killed_and_resumed_equals_straight(name, tmp_path):
     assert max(clocks) > 0, "no resume began above 0"
 
 
+SWITCHES = {
+    "phase-epochs": 0.5, "architecture": "residual", "channels": 8, "spectral-norm": "true", "minibatch-std": 4, "attention": "true",
+    "relativistic": "true", "gamma-fake": 0.1, "wgan-gp": 1.0, "dragan": 1.0,
+}  # fmt: skip
+
+
+def test_a_game_with_all_switches_is_resumed_in_each_phase(tmp_path):
+    flags = [text for name, value in SWITCHES.items() for text in (f"--model.{name}", str(value))]
+    run = tmp_path / "straight"
+    assert main(kill.arguments("gan", tmp_path, run, *flags, rounds=2)) == 0
+    expected = kill.hashes(run)
+    # Phases of four moves: moves 5 to 8 are the generator's, 9 to 12 the discriminator's; saved after 5, 10, ...
+    for number, (point, clock) in enumerate([("loss:generator:3", 5), ("loss:discriminator:8", 10)]):
+        run = tmp_path / f"killed-{number}"
+        died = kill.child(point, kill.arguments("gan", tmp_path, run, *flags, rounds=2))
+        assert died.returncode == -signal.SIGKILL, died.stderr
+        assert max(checkpoint.steps(run / "checkpoints")) == clock
+        assert main(["train", "--run", str(run), "--resume", "--quiet"]) == 0
+        assert kill.hashes(run) == expected, point
+
+
 def test_a_run_without_a_checkpoint_resumes_from_the_start(tmp_path):
     name = NAMES[0]
     expected = straight(name, tmp_path, accumulate=1)

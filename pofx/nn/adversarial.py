@@ -1,33 +1,138 @@
-"""The discriminator's side of a game, the same whoever makes the fakes."""
+"""Both sides of a game with a discriminator, the same whoever makes the fakes: its rules, and what its networks share."""
 
-from collections.abc import Callable
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import spectral_norm
 
 from pofx import losses
-from pofx.core import Loss
+from pofx.core import Budget, DataSpec, Loss
+from pofx.nn.conv import LARGE
+from pofx.nn.minibatch import RunningMean
+
+Logit = Callable[[Tensor], Float[Tensor, " batch"]]
 
 
-def discriminator_loss(
-    logit: Callable[[Tensor], Float[Tensor, " batch"]], x: Float[Tensor, "batch ..."], fake: Float[Tensor, "fakes ..."], gamma: float
-) -> Loss:
-    """The terms `real` and `fake` in nats, and the R1 `penalty` with weight `gamma`; the mean logits as metrics.
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """The rules of a game: one loss, alone or on pairs, and the weights of any penalties (0: that penalty is not computed).
+
+    Attributes:
+        loss: a name in `losses.ADVERSARIAL`.
+        relativistic: whether the loss is of D(x) - D(G(z)) instead of each logit alone.
+        gamma: weight of R1, on real examples.
+        gamma_fake: weight of R2, on generated ones.
+        wgan_gp: weight of (||grad D|| - 1)^2 between real and generated examples.
+        dragan: weight of the same around real examples.
+    """
+
+    loss: losses.AdversarialName = "non_saturating"
+    relativistic: bool = False
+    gamma: float = 0.0
+    gamma_fake: float = 0.0
+    wgan_gp: float = 0.0
+    dragan: float = 0.0
+
+
+def discriminator_loss(logit: Logit, x: Float[Tensor, "batch ..."], fake: Float[Tensor, "fakes ..."], rules: Rules) -> Loss:
+    """The terms `real` and `fake`, or `paired`, in the unit of the loss; the penalties that have a weight: `penalty` (R1),
+    `fake_penalty` (R2), `wgan_gp`, `dragan`; the mean logits as metrics.
 
     Arguments:
-        logit: from n examples to their n logits; it is asked once for `x` and once for `fake`.
+        logit: from n examples to their n logits; it is asked once for `x`, once for `fake`, and once for the points of each
+            other penalty.
+        fake: as many as `x` where the rules pair them or take WGAN-GP.
     """
-    real = []
+    terms: dict[str, Tensor] = {}
+    weights = {"penalty": rules.gamma, "fake_penalty": rules.gamma_fake, "wgan_gp": rules.wgan_gp, "dragan": rules.dragan}
+    weights = {name: weight for name, weight in weights.items() if weight}
 
-    def on_real(x: Tensor) -> Tensor:
-        # The penalty's pass over the real examples serves the loss as well.
-        real.append(logit(x))
-        return real[0]
+    def judged(x: Tensor, penalty: str) -> Tensor:
+        """The logits of x; the pass of a penalty over the same examples serves the loss as well."""
+        if penalty not in weights:
+            return logit(x)
+        logits = []
 
-    penalty = losses.r1_penalty(on_real, x)
-    on_fake = logit(fake)
-    return Loss(
-        {"real": losses.real_loss(real[0]), "fake": losses.fake_loss(on_fake), "penalty": penalty},
-        weights={"penalty": gamma},
-        metrics={"real_logit": real[0].detach().mean(), "fake_logit": on_fake.detach().mean()},
+        def once(x: Tensor) -> Tensor:
+            logits.append(logit(x))
+            return logits[0]
+
+        terms[penalty] = losses.zero_centred_penalty(once, x)
+        return logits[0]
+
+    # Cached: a normalised weight is computed once a move, and is the same for all examples.
+    with parametrize.cached():
+        on_real, on_fake = judged(x, "penalty"), judged(fake, "fake_penalty")
+        if "wgan_gp" in weights:
+            terms["wgan_gp"] = losses.one_centred_penalty(logit, losses.interpolates(x, fake))
+        if "dragan" in weights:
+            terms["dragan"] = losses.one_centred_penalty(logit, losses.perturbed(x))
+    loss = losses.ADVERSARIAL[rules.loss]
+    game = (
+        {"paired": loss.of_real(losses.paired(on_real, on_fake))}
+        if rules.relativistic
+        else {"real": loss.of_real(on_real), "fake": loss.of_fake(on_fake)}
     )
+    return Loss(
+        {**game, **terms},
+        weights=weights,
+        metrics={"real_logit": on_real.detach().mean(), "fake_logit": on_fake.detach().mean()},
+    )
+
+
+def generator_loss(
+    logit: Logit, x: Float[Tensor, "batch ..."], fake: Float[Tensor, "batch ..."], rules: Rules
+) -> tuple[Float[Tensor, ""], Float[Tensor, " batch"]]:
+    """What the generator pays, in the unit of the loss, and the logits of its examples; `x` matters only to rules that pair."""
+    with parametrize.cached():
+        on_fake = logit(fake)
+        seen = on_fake
+        if rules.relativistic:
+            with torch.no_grad():
+                on_real = logit(x)
+            seen = -losses.paired(on_real, on_fake)
+    return losses.ADVERSARIAL[rules.loss].of_generator(seen), on_fake
+
+
+def image_game(spec: DataSpec, budget: Budget | None) -> tuple[int, Budget]:
+    """Batch size and budget of a game over images: some passes over many, some thousands of moves where they are few or large."""
+    if math.prod(spec.shape) > LARGE:
+        return 32, budget or Budget(steps=3000)
+    few = Budget(steps=4500 if math.prod(spec.shape) <= 4096 else 1500)
+    return 64, budget or (few if 0 < spec.size < 5000 else Budget(epochs=10))
+
+
+def normalise_spectrally(network: nn.Module) -> None:
+    """Divides the weight of every linear and convolutional layer by its largest singular value, which one power iteration a
+    move keeps track of; in evaluation mode none is made.
+
+    References:
+        Spectral Normalization for Generative Adversarial Networks (Miyato et al., 2018), https://arxiv.org/abs/1802.05957
+    """
+    for module in network.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            if not module.weight.any():
+                module.reset_parameters()  # a branch that starts at zero has no direction to divide by
+            spectral_norm(module)
+
+
+@contextlib.contextmanager
+def resting(network: nn.Module) -> Iterator[None]:
+    """Within this context `network` leaves its memory (power iterations, running means) as it is, though it be in training
+    mode: a player that is frozen does not move by being asked."""
+    kept = [
+        module for module in network.modules() if isinstance(module, (parametrize.ParametrizationList, RunningMean)) and module.training
+    ]
+    for module in kept:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module in kept:
+            module.train()

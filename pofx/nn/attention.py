@@ -1,4 +1,4 @@
-"""Causal self-attention: a transformer over sequences, with rotary positions and a memory for fast decoding."""
+"""Self-attention: a causal transformer over sequences, with rotary positions and a memory for fast decoding; and over images."""
 
 from typing import NamedTuple
 
@@ -179,3 +179,31 @@ class CausalTransformer(nn.Module):
         if memory is not None:
             memory.length = start + x.shape[1]
         return normalise(x)
+
+
+class ImageAttention(nn.Module):
+    """Every place of an image's features gathers from all places, and adds that to its own; it starts as the identity.
+
+    Arguments:
+        channels: of the features.
+
+    References:
+        Self-Attention Generative Adversarial Networks (Zhang et al., 2019), https://arxiv.org/abs/1805.08318
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.keys, self.values = max(1, channels // 8), max(1, channels // 2)
+        self.project_in = nn.Linear(channels, 2 * self.keys + self.values)
+        self.project_out = nn.Linear(self.values, channels)
+        nn.init.zeros_(self.project_out.weight)
+        nn.init.zeros_(self.project_out.bias)
+
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+        """x and what its places have gathered."""
+        places = x.permute(0, 2, 3, 1).flatten(1, 2)
+        query, key, value = self.project_in(places).split((self.keys, self.keys, self.values), 2)
+        # Written out: fused kernels cannot be differentiated twice, which a penalty on the discriminator's slope needs.
+        weights = (query @ key.transpose(1, 2) * self.keys**-0.5).softmax(2)
+        gathered = self.project_out(weights.to(value.dtype) @ value).transpose(1, 2).unflatten(2, x.shape[2:])
+        return x + gathered

@@ -1,8 +1,8 @@
 """Convolutional networks for images of any height and width: down by ceil-halving, up again to the exact sizes.
 
 Channels are multiples of 32 where speed counts, and tensors between layers stay in channels-last memory: the code at
-the end of an encoder is flattened as (height, width, channels), which is then no copy. No layer looks at more than one
-example of a batch, so that a discriminator's penalty on one example says nothing about its neighbours.
+the end of an encoder is flattened as (height, width, channels), which is then no copy. No layer but `MinibatchStd` looks at more
+than one example of a batch, so that a discriminator's penalty on one example says nothing about its neighbours.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pofx.core import Network
+from pofx.nn.attention import ImageAttention
+from pofx.nn.minibatch import MinibatchStd
 from pofx.nn.mlp import Activation, nonlinearity
 
 LARGE = 2**15
@@ -47,6 +49,32 @@ class _Upsample(nn.Module):
         return self.layer(F.interpolate(x, size=self.size, mode="nearest"))
 
 
+class ResidualBlock(nn.Module):
+    """x + f(x), f two 3x3 convolutions with a non-linearity between them; it starts as the identity.
+
+    Arguments:
+        channels: of x and of f(x).
+        activation: the non-linearity.
+
+    References:
+        Deep Residual Learning for Image Recognition (He et al., 2016), https://arxiv.org/abs/1512.03385
+        Fixup Initialization: Residual Learning Without Normalization (Zhang et al., 2019), https://arxiv.org/abs/1901.09321
+    """
+
+    def __init__(self, channels: int, activation: Activation) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1), nonlinearity(activation), nn.Conv2d(channels, channels, 3, padding=1)
+        )
+        # Without normalisation a sum of branches would grow with depth; branches that start at zero do not.
+        nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.layers[-1].bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+        """x and what the branch adds to it."""
+        return x + self.layers(x)
+
+
 class ConvEncoder(Network):
     """Images to vectors: a 3x3 convolution of stride 2 for each halving of `pyramid`, then one linear layer.
 
@@ -57,6 +85,9 @@ class ConvEncoder(Network):
         activation: non-linearity after each convolution.
         dropout: share of the features before the linear layer that training silences.
         context: length of a vector (a label, say) that is joined to the features before the linear layer; 0 for none.
+        blocks: residual blocks after each halving.
+        attention: whether the features of the last halving but one (of the only one) attend to each other.
+        minibatch_std: group of the minibatch standard deviation that is joined to what the last halving sees; 0 for none.
 
     References:
         Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks (Radford et al.,
@@ -72,13 +103,23 @@ class ConvEncoder(Network):
         activation: Activation = "silu",
         dropout: float = 0.0,
         context: int = 0,
+        blocks: int = 0,
+        attention: bool = False,
+        minibatch_std: int = 0,
     ) -> None:
         super().__init__()
         width, *size = shape
         sizes = pyramid(*size)
+        halvings = len(sizes) - 1
         self.features = nn.Sequential()
-        for wider in widths(len(sizes) - 1, channels):
+        for number, wider in enumerate(widths(halvings, channels), 1):
+            if minibatch_std and number == halvings:
+                self.features.append(MinibatchStd(minibatch_std))
+                width += 1
             self.features.extend((nn.Conv2d(width, wider, 3, stride=2, padding=1), nonlinearity(activation)))
+            self.features.extend(ResidualBlock(wider, activation) for _ in range(blocks))
+            if attention and number == max(1, halvings - 1):
+                self.features.append(ImageAttention(wider))
             width = wider
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width * sizes[-1][0] * sizes[-1][1] + context, out_features)
@@ -102,12 +143,23 @@ class ConvDecoder(Network):
         shape: (channels, height, width) of the output, which is unbounded (logits, means).
         channels: channels at the full size; they double with each halving, up to 256.
         activation: non-linearity between the layers.
+        blocks: residual blocks at each size but the full one.
+        attention: whether the features after the first doubling (before the only one) attend to each other.
 
     References:
         Deconvolution and Checkerboard Artifacts (Odena et al., 2016), https://distill.pub/2016/deconv-checkerboard
     """
 
-    def __init__(self, in_features: int, shape: Sequence[int], *, channels: int = 32, activation: Activation = "silu") -> None:
+    def __init__(
+        self,
+        in_features: int,
+        shape: Sequence[int],
+        *,
+        channels: int = 32,
+        activation: Activation = "silu",
+        blocks: int = 0,
+        attention: bool = False,
+    ) -> None:
         super().__init__()
         out_channels, *size = shape
         sizes = pyramid(*size)[::-1]
@@ -115,7 +167,10 @@ class ConvDecoder(Network):
         self.code = (*sizes[0], per_stage[0])
         self.stem = nn.Sequential(nn.Linear(in_features, self.code[0] * self.code[1] * self.code[2]), nonlinearity(activation))
         self.layers = nn.Sequential()
-        for finer, width, narrower in zip(sizes[1:], per_stage, (*per_stage[1:], channels), strict=True):
+        for number, (finer, width, narrower) in enumerate(zip(sizes[1:], per_stage, (*per_stage[1:], channels), strict=True)):
+            self.layers.extend(ResidualBlock(width, activation) for _ in range(blocks))
+            if attention and number == min(1, len(per_stage) - 1):
+                self.layers.append(ImageAttention(width))
             self.layers.extend((_Upsample(finer, nn.Conv2d(width, narrower, 3, padding=1)), nonlinearity(activation)))
         self.layers.append(nn.Conv2d(channels, out_channels, 3, padding=1))
 

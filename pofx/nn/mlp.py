@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pofx.core import Network, UsageError
+from pofx.nn.minibatch import MinibatchStd
 
 Activation = Literal["relu", "leaky_relu", "silu", "tanh", "glu"]
 
@@ -42,6 +43,7 @@ class MLP(Network):
         norm: whether each hidden layer is layer-normalised, before its non-linearity (glu: after it).
         dropout: share of the hidden units that training silences.
         context: length of a vector (a label, say) that is joined to the flattened input; 0 for none.
+        minibatch_std: group of the minibatch standard deviation that is joined to what the last hidden layer sees; 0 for none.
 
     References:
         Layer Normalization (Ba et al., 2016), https://arxiv.org/abs/1607.06450
@@ -58,12 +60,16 @@ class MLP(Network):
         norm: bool = False,
         dropout: float = 0.0,
         context: int = 0,
+        minibatch_std: int = 0,
     ) -> None:
         super().__init__()
         self.out_shape = (out_shape,) if isinstance(out_shape, int) else tuple(out_shape)
         width = context + (in_shape if isinstance(in_shape, int) else math.prod(in_shape))
         self.layers = nn.Sequential()
-        for size in hidden:
+        for number, size in enumerate(hidden, 1):
+            if minibatch_std and number == len(hidden):
+                self.layers.append(MinibatchStd(minibatch_std))
+                width += 1
             if activation == "glu":
                 self.layers.extend((nn.Linear(width, 2 * size), nn.GLU(1)))
             else:

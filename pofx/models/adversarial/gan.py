@@ -4,12 +4,14 @@
     generator:     minimise  E softplus(-D(G(z)))                    (non-saturating)
 
 The penalty on real examples (R1) is what makes the game converge; it is part of every move of the discriminator.
-With labels, of whatever kind, the generator is told the label, and `conditioning` says how the discriminator deals with it.
+Other losses, pairs of logits (relativistic), other penalties, networks, spectral normalisation and the minibatch standard
+deviation are switches, each free of the others. With labels, of whatever kind, the generator is told the label, and
+`conditioning` says how the discriminator deals with it.
 """
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Literal
 
 import torch
@@ -37,7 +39,7 @@ from pofx.core import (
     UsageError,
 )
 from pofx.nn import labels
-from pofx.nn.adversarial import discriminator_loss
+from pofx.nn.adversarial import Rules, discriminator_loss, generator_loss, image_game, normalise_spectrally, resting
 from pofx.nn.conditioning import EMBEDDING, Conditioning, Embedding, Told
 from pofx.nn.conv import ConvDecoder, ConvEncoder
 from pofx.nn.mlp import MLP
@@ -47,7 +49,7 @@ from pofx.nn.relaxation import relaxed
 
 
 class GAN(Model, Samples, Decodes, Judges, Classifies):
-    """A generator and a discriminator with the non-saturating loss and the R1 penalty.
+    """A generator and a discriminator; by default with the non-saturating loss and the R1 penalty.
 
     Conditional games learn classes, attributes or values: the generator gets a vector of the label beside the noise, and the
     discriminator is told it by projection or concatenation (see `pofx.nn.conditioning.Told`), or has a head that names it
@@ -56,6 +58,7 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
     References:
         Generative Adversarial Networks (Goodfellow et al., 2014), https://arxiv.org/abs/1406.2661
         Which Training Methods for GANs do actually Converge? (Mescheder et al., 2018), https://arxiv.org/abs/1801.04406
+        The GAN is dead; long live the GAN! A Modern GAN Baseline (Huang et al., 2024), https://arxiv.org/abs/2501.05441
         Conditional Generative Adversarial Nets (Mirza and Osindero, 2014), https://arxiv.org/abs/1411.1784
         Conditional Image Synthesis with Auxiliary Classifier GANs (Odena et al., 2017), https://arxiv.org/abs/1610.09585
         cGANs with Projection Discriminator (Miyato and Koyama, 2018), https://arxiv.org/abs/1802.05637
@@ -69,15 +72,31 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
 
         latent_dim: core.Positive = 64
         """Length of the noise vector."""
-        architecture: Literal["dense", "conv"] = "dense"
-        """dense: fully connected layers; conv: convolutions, for images only."""
+        architecture: Literal["dense", "conv", "residual"] = "dense"
+        """dense: fully connected layers; conv: convolutions, for images only; residual: with residual blocks between them."""
         hidden: tuple[core.Positive, ...] = (256, 256)
         """Widths of the hidden layers of the dense discriminator, outermost first; the generator mirrors them."""
         channels: core.Positive = 32
-        """Channels of the generator at the full size of an image (conv), doubling with each halving; the discriminator
-        has twice as many."""
+        """Channels of the generator at the full size of an image (conv, residual), doubling with each halving; the
+        discriminator has twice as many."""
+        attention: bool = False
+        """Whether both networks attend over whole images (conv, residual), where they have half of the code's fineness."""
+        minibatch_std: Annotated[int, core.Range(0)] = 0
+        """Examples in a group whose standard deviation the discriminator sees; 0: it judges each example alone."""
+        spectral_norm: bool = False
+        """Whether the discriminator's weights are divided by their largest singular values."""
+        loss: losses.AdversarialName = "non_saturating"
+        """What logits cost: non_saturating, minimax (the lecture's, which stalls), least_squares, hinge, wasserstein."""
+        relativistic: bool = False
+        """Whether the loss is of D(x) - D(G(z)), a real and a generated example at a time, instead of each logit alone."""
         gamma: core.NonNegative = 0.3
         """Weight of the R1 penalty, 1/2 E ||grad_x D(x)||^2."""
+        gamma_fake: core.NonNegative = 0.0
+        """Weight of the R2 penalty, the same on generated examples."""
+        wgan_gp: core.NonNegative = 0.0
+        """Weight of the WGAN-GP penalty, E (||grad D|| - 1)^2 between real and generated examples; 10 is usual."""
+        dragan: core.NonNegative = 0.0
+        """Weight of the DRAGAN penalty, E (||grad D|| - 1)^2 around real examples; 10 is usual."""
         conditional: bool = False
         """Whether to learn P(x|label); needs data with labels: classes, attributes or values."""
         conditioning: Conditioning = "projection"
@@ -98,6 +117,8 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
 
         def __post_init__(self) -> None:
             super().__post_init__()
+            if self.minibatch_std == 1:
+                raise UsageError("minibatch-std must be at least 2: the examples of a group, or 0 for none")
             if self.phase_epochs is not None and (self.discriminator_steps, self.generator_steps) != (1, 1):
                 raise UsageError("phase-epochs takes the place of discriminator-steps and generator-steps: give one or the other")
             if self.conditioning != "projection" and not self.conditional:
@@ -107,8 +128,13 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
 
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
-        if config.architecture == "conv" and spec.kind != "images":
-            raise UsageError(f"architecture conv is for images, and these data are {spec.kind}: choose dense")
+        if config.architecture != "dense" and spec.kind != "images":
+            raise UsageError(f"architecture {config.architecture} is for images, and these data are {spec.kind}: choose dense")
+        if config.architecture == "dense" and config.attention:
+            raise UsageError("attention is between the places of an image's features: choose the architecture conv or residual")
+        if config.minibatch_std and config.architecture == "dense" and not config.hidden:
+            raise UsageError("minibatch-std is shown to the discriminator's last hidden layer: give hidden at least one")
+        self.rules = Rules(**{field.name: getattr(config, field.name) for field in dataclasses.fields(Rules)})
         self.observation = Observation(spec, "squared_error")
         self.code_prior = StandardNormal(config.latent_dim)
         width, shape, outputs = config.latent_dim, spec.shape, 1
@@ -121,12 +147,18 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
             width, shape, outputs = width + EMBEDDING, self.told.shape, self.told.outputs
         self.generator: nn.Module
         self.discriminator: nn.Module
+        group = config.minibatch_std
         if config.architecture == "dense":
             self.generator = MLP(width, spec.shape, config.hidden[::-1], activation="leaky_relu")
-            self.discriminator = MLP(shape, outputs, config.hidden, activation="leaky_relu")
+            self.discriminator = MLP(shape, outputs, config.hidden, activation="leaky_relu", minibatch_std=group)
         else:
-            self.generator = ConvDecoder(width, spec.shape, channels=config.channels, activation="leaky_relu")
-            self.discriminator = ConvEncoder(shape, outputs, channels=2 * config.channels, activation="leaky_relu")
+            blocks, attention, channels = int(config.architecture == "residual"), config.attention, config.channels
+            self.generator = ConvDecoder(width, spec.shape, channels=channels, activation="leaky_relu", blocks=blocks, attention=attention)
+            self.discriminator = ConvEncoder(
+                shape, outputs, channels=2 * channels, activation="leaky_relu", blocks=blocks, attention=attention, minibatch_std=group
+            )
+        if config.spectral_norm:
+            normalise_spectrally(self.discriminator)
 
     @classmethod
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
@@ -135,7 +167,8 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
             # Quick moves that slow down: after five minutes they are well ahead of small ones.
             optimizer = Optimizer(lr=2e-3, betas=(0.0, 0.99), decay="linear", decay_start=0.3, final=0.1)
             config = cls.Config(architecture="conv", optimizer=optimizer, discriminator_optimizer=optimizer)
-            return Recipe(config=config, batch_size=64, budget=budget or Budget(epochs=10), ema=0.998)
+            batch_size, enough = image_game(spec, budget)
+            return Recipe(config=config, batch_size=batch_size, budget=enough, ema=0.998)
         config = cls.Config(
             latent_dim=max(8, min(64, math.prod(spec.shape))),
             hidden=(128, 128, 128),
@@ -166,29 +199,35 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
         )
 
     def discriminator_loss(self, batch: Batch) -> Loss:
-        """The terms `real` and `fake` in nats, and `penalty`; an auxiliary classifier has `label` of the real examples and
-        `fake_label` of as many generated ones. In training mode it also takes in the labels."""
+        """The terms `real` and `fake` (or `paired`) in the unit of the loss, and the penalties; an auxiliary classifier has `label`
+        of the real examples and `fake_label` of as many generated ones. In training mode it also takes in the labels."""
         label = self._label(batch, learn=True)
         with torch.no_grad():
             fake = self._fake(len(batch.x), label)
-        outputs = []
+        # Logits are asked for once for the real and once for as many generated examples, under the same labels.
+        logit, outputs = self._listening(label)
+        loss = discriminator_loss(logit, batch.x, fake, self.rules)
+        return self._naming(loss, {"label": outputs[0], "fake_label": outputs[1]}, label)
+
+    def generator_loss(self, batch: Batch) -> Loss:
+        """The term `adversarial`, in the unit of the loss, and `label` with an auxiliary classifier. Of the batch only its size and
+        its labels are used, unless pairs are judged."""
+        label = self._label(batch)
+        logit, outputs = self._listening(label)
+        with resting(self.discriminator):
+            paid, logits = generator_loss(logit, batch.x, self._fake(len(batch.x), label), self.rules)
+        loss = Loss({"adversarial": paid}, metrics={"fake_logit": logits.detach().mean()})
+        return self._naming(loss, {"label": outputs[0]}, label)
+
+    def _listening(self, label: Tensor | None) -> tuple[Callable[[Tensor], Float[Tensor, " batch"]], list[Tensor]]:
+        """D(x) under these labels, and what else the discriminator says of each batch that it is asked about, in that order."""
+        outputs: list[Tensor] = []
 
         def logit(x: Tensor) -> Tensor:
             outputs.append(self._judged(x, label))
             return self._logit(outputs[-1], label)
 
-        # Logits are asked for once for the real and once for as many generated examples, under the same labels.
-        loss = discriminator_loss(logit, batch.x, fake, self.config.gamma)
-        return self._naming(loss, {"label": outputs[0], "fake_label": outputs[1]}, label)
-
-    def generator_loss(self, batch: Batch) -> Loss:
-        """The term `adversarial`, non-saturating, in nats, and `label` with an auxiliary classifier. Of the batch only its size
-        and its labels are used."""
-        label = self._label(batch)
-        output = self._judged(self._fake(len(batch.x), label), label)
-        logits = self._logit(output, label)
-        loss = Loss({"adversarial": losses.generator_loss(logits)}, metrics={"fake_logit": logits.detach().mean()})
-        return self._naming(loss, {"label": output}, label)
+        return logit, outputs
 
     def _naming(self, loss: Loss, outputs: Mapping[str, Tensor], label: Tensor | None) -> Loss:
         """The loss with a term for each output whose label an auxiliary classifier names, and how well it names the first."""
@@ -279,7 +318,8 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
         return self.observation.draw(self._output(z, label), noise)
 
     def judge(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, " batch"]:
-        """D(x): the log-odds of real against generated; a conditional model without a label uses the null label."""
+        """D(x), higher for real: the log-odds of real against generated under the losses in nats, known up to a constant where the
+        loss is of pairs; a conditional model without a label uses the null label."""
         self._check(label, len(x))
         return self._logit(self._judged(x, label), label)
 

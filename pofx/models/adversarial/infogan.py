@@ -21,7 +21,7 @@ from torch.distributions import Distribution
 from pofx import core, losses
 from pofx.core import Batch, Budget, DataSpec, Decodes, Encodes, Judges, Loss, Model, Noise, Optimizer, Player, Recipe, Samples, UsageError
 from pofx.nn import labels
-from pofx.nn.adversarial import discriminator_loss
+from pofx.nn.adversarial import Rules, discriminator_loss, image_game
 from pofx.nn.codes import Codes
 from pofx.nn.conv import ConvDecoder
 from pofx.nn.mlp import MLP
@@ -109,7 +109,8 @@ class InfoGAN(Model, Samples, Encodes, Decodes, Judges):
         if spec.kind == "images":
             optimizer = Optimizer(lr=2e-3, betas=(0.0, 0.99), decay="linear", decay_start=0.3, final=0.1)
             config = cls.Config(architecture="conv", optimizer=optimizer, discriminator_optimizer=optimizer)
-            return Recipe(config=config, batch_size=64, budget=budget or Budget(epochs=10), ema=0.998)
+            batch_size, enough = image_game(spec, budget)
+            return Recipe(config=config, batch_size=batch_size, budget=enough, ema=0.998)
         optimizer = Optimizer(lr=1e-3, betas=(0.0, 0.99), decay="linear", final=0.1)
         config = cls.Config(
             latent_dim=max(4, min(62, math.prod(spec.shape))),
@@ -145,7 +146,7 @@ class InfoGAN(Model, Samples, Encodes, Decodes, Judges):
             return self.head(seen[-1])[:, 0]
 
         # Logits are asked for once for the real and once for the generated examples.
-        loss = discriminator_loss(logit, batch.x, fake, self.config.gamma)
+        loss = discriminator_loss(logit, batch.x, fake, Rules(gamma=self.config.gamma))
         return self._informed(loss, seen[1], code)
 
     def generator_loss(self, batch: Batch) -> Loss:
@@ -153,7 +154,7 @@ class InfoGAN(Model, Samples, Encodes, Decodes, Judges):
         code = self.codes.random(len(batch.x), self.device)
         features = self._features(self._fake(code))
         logits = self.head(features)[:, 0]
-        loss = Loss({"adversarial": losses.generator_loss(logits)}, metrics={"fake_logit": logits.detach().mean()})
+        loss = Loss({"adversarial": losses.NON_SATURATING.of_generator(logits)}, metrics={"fake_logit": logits.detach().mean()})
         return self._informed(loss, features, code)
 
     def _informed(self, loss: Loss, features: Tensor, code: Tensor) -> Loss:

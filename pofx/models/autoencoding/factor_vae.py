@@ -163,7 +163,7 @@ class FactorVAE(Model, Samples, Encodes, Decodes, Scores):
         on_joint, on_mixed = self._logit(joint), self._logit(mixed)
         right = 0.5 * ((on_joint > 0).float().mean() + (on_mixed <= 0).float().mean())
         return Loss(
-            {"joint": losses.real_loss(on_joint), "permuted": losses.fake_loss(on_mixed)},
+            {"joint": losses.NON_SATURATING.of_real(on_joint), "permuted": losses.NON_SATURATING.of_fake(on_mixed)},
             weights={"joint": 0.5, "permuted": 0.5},
             metrics={"accuracy": right},
         )

@@ -20,7 +20,7 @@ from torch.distributions import Independent
 from pofx import core, losses
 from pofx.core import Batch, Budget, DataSpec, Decodes, Encodes, Loss, Model, Noise, Optimizer, Player, Recipe, Samples
 from pofx.nn import labels
-from pofx.nn.adversarial import discriminator_loss
+from pofx.nn.adversarial import Rules, discriminator_loss
 from pofx.nn.conv import LARGE
 from pofx.nn.mlp import MLP
 from pofx.nn.observation import Observation
@@ -121,7 +121,7 @@ class AdversarialAutoencoder(Model, Samples, Encodes, Decodes):
         return Loss(
             {
                 "reconstruction": self.observation.nll(self.decoder(z), batch.x).mean(),
-                "adversarial": losses.generator_loss(logits),
+                "adversarial": losses.NON_SATURATING.of_generator(logits),
             },
             weights={"adversarial": self.config.adversarial_weight},
             metrics={"code_logit": logits.detach().mean()},
@@ -131,7 +131,7 @@ class AdversarialAutoencoder(Model, Samples, Encodes, Decodes):
         """The terms `real` (codes of the prior), `fake` (codes of data) and `penalty`."""
         with torch.no_grad():
             codes = self.encoder(batch.x)
-        return discriminator_loss(self._logit, torch.randn_like(codes), codes, self.config.gamma)
+        return discriminator_loss(self._logit, torch.randn_like(codes), codes, Rules(gamma=self.config.gamma))
 
     @property
     def validation(self) -> str | None:

@@ -41,10 +41,10 @@ from pofx.core import (
     UsageError,
 )
 from pofx.nn import labels
-from pofx.nn.adversarial import discriminator_loss
+from pofx.nn.adversarial import Rules, discriminator_loss, image_game
 from pofx.nn.collapse import collapsed
 from pofx.nn.conditioning import naming
-from pofx.nn.conv import LARGE, ConvDecoder, ConvEncoder
+from pofx.nn.conv import ConvDecoder, ConvEncoder
 from pofx.nn.mlp import MLP
 from pofx.nn.observation import Observation
 from pofx.nn.priors import StandardNormal
@@ -136,11 +136,8 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
         if spec.kind == "images":
             optimizer = Optimizer(lr=2e-3, betas=(0.0, 0.99), decay="linear", decay_start=0.3, final=0.1)
             config = cls.Config(architecture="conv", beta=0.05, feature_weight=0.1, optimizer=optimizer, discriminator_optimizer=optimizer)
-            if math.prod(spec.shape) > LARGE:
-                return Recipe(config=config, batch_size=32, budget=budget or Budget(steps=3000), ema=0.998)
-            few = Budget(steps=4500 if math.prod(spec.shape) <= 4096 else 1500)
-            enough = few if 0 < spec.size < 5000 else Budget(epochs=10)
-            return Recipe(config=config, batch_size=64, budget=budget or enough, ema=0.998)
+            batch_size, enough = image_game(spec, budget)
+            return Recipe(config=config, batch_size=batch_size, budget=enough, ema=0.998)
         latent_dim = max(2, min(16, math.prod(spec.shape)))
         config = cls.Config(latent_dim=latent_dim, beta=0.1)
         return Recipe(config=config, batch_size=256, budget=budget or Budget(steps=6000), ema=0.998)
@@ -207,7 +204,7 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
         features = self._features(fake)
         logits = self.head(features)[:, 0]
         return Loss(
-            {**self._distance(features[:n], fake[:n], batch.x), "adversarial": losses.generator_loss(logits)},
+            {**self._distance(features[:n], fake[:n], batch.x), "adversarial": losses.NON_SATURATING.of_generator(logits)},
             weights=self._weights,
             metrics={"fake_logit": logits.detach().mean()},
         )
@@ -218,7 +215,7 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
         n = len(batch.x)
         with torch.no_grad():
             fake = self._decoded(self._codes(batch.x[: (n + 1) // 2], n // 2))
-        return discriminator_loss(self._logit, batch.x, fake, self.config.gamma)
+        return discriminator_loss(self._logit, batch.x, fake, Rules(gamma=self.config.gamma))
 
     @torch.no_grad()
     def _codes(self, x: Tensor, n: int) -> Float[Tensor, "codes latent"]:

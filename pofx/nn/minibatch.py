@@ -1,0 +1,54 @@
+"""What a discriminator can see in a whole batch: how far the examples of a group lie apart."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class RunningMean(nn.Module):
+    """The running mean of a number, moved in training mode only."""
+
+    value: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("value", torch.zeros(()))
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, ""]:
+        """The mean so far, with that of x taken in."""
+        if self.training:
+            self.value.lerp_(x.detach().mean(), 0.02)
+        return self.value
+
+
+class MinibatchStd(nn.Module):
+    """Joins to the features of each example the mean standard deviation of the features in its group.
+
+    A generator that draws similar examples is found out by it. The only layer that mixes examples; in evaluation mode it
+    joins the running mean instead, so that what is said of an example does not depend on its neighbours.
+
+    Arguments:
+        group: examples in a group; of a batch that it does not divide, the next smaller number that does.
+
+    References:
+        Progressive Growing of GANs for Improved Quality, Stability, and Variation (Karras et al., 2018), section 3,
+        https://arxiv.org/abs/1710.10196
+    """
+
+    def __init__(self, group: int) -> None:
+        super().__init__()
+        self.group = group
+        self.usual = RunningMean()
+
+    def forward(self, x: Float[Tensor, "batch features ..."]) -> Float[Tensor, "batch more ..."]:
+        """(batch, features, ...) to (batch, features + 1, ...)."""
+        if self.training:
+            size = next(size for size in range(min(self.group, len(x)), 0, -1) if len(x) % size == 0)
+            # Example i is in group i mod (batch / size).
+            variance = x.float().unflatten(0, (size, -1)).var(0, correction=0)
+            spread = (variance + 1e-8).sqrt().flatten(1).mean(1).repeat(size)
+            self.usual(spread)
+        else:
+            spread = self.usual.value.expand(len(x))
+        column = spread.to(x.dtype).view(-1, 1, *[1] * (x.ndim - 2)).expand(-1, 1, *x.shape[2:])
+        return torch.cat((x, column), 1)
