@@ -76,6 +76,8 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
         """dense: fully connected layers; conv: convolutions, for images only; residual: with residual blocks between them."""
         hidden: tuple[core.Positive, ...] = (256, 256)
         """Widths of the hidden layers of the dense discriminator, outermost first; the generator mirrors them."""
+        generator_activation: Literal["relu", "leaky_relu", "silu"] = "leaky_relu"
+        """Non-linearity of the generator. relu gives up a side for good, so that a dense one draws sharper borders between modes."""
         channels: core.Positive = 32
         """Channels of the generator at the full size of an image (conv, residual), doubling with each halving; the
         discriminator has twice as many."""
@@ -93,6 +95,8 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
         """Weight of the R1 penalty, 1/2 E ||grad_x D(x)||^2."""
         gamma_fake: core.NonNegative = 0.0
         """Weight of the R2 penalty, the same on generated examples."""
+        gamma_final: core.PositiveFloat = 1.0
+        """Share of gamma and gamma-fake that is left at the end of the budget; they fall exponentially."""
         wgan_gp: core.NonNegative = 0.0
         """Weight of the WGAN-GP penalty, E (||grad D|| - 1)^2 between real and generated examples; 10 is usual."""
         dragan: core.NonNegative = 0.0
@@ -149,11 +153,13 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
         self.discriminator: nn.Module
         group = config.minibatch_std
         if config.architecture == "dense":
-            self.generator = MLP(width, spec.shape, config.hidden[::-1], activation="leaky_relu")
+            self.generator = MLP(width, spec.shape, config.hidden[::-1], activation=config.generator_activation)
             self.discriminator = MLP(shape, outputs, config.hidden, activation="leaky_relu", minibatch_std=group)
         else:
             blocks, attention, channels = int(config.architecture == "residual"), config.attention, config.channels
-            self.generator = ConvDecoder(width, spec.shape, channels=channels, activation="leaky_relu", blocks=blocks, attention=attention)
+            self.generator = ConvDecoder(
+                width, spec.shape, channels=channels, activation=config.generator_activation, blocks=blocks, attention=attention
+            )
             self.discriminator = ConvEncoder(
                 shape, outputs, channels=2 * channels, activation="leaky_relu", blocks=blocks, attention=attention, minibatch_std=group
             )
@@ -169,12 +175,27 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
             config = cls.Config(architecture="conv", optimizer=optimizer, discriminator_optimizer=optimizer)
             batch_size, enough = image_game(spec, budget)
             return Recipe(config=config, batch_size=batch_size, budget=enough, ema=0.998)
+        if not spec.columns:
+            # Few dimensions are hard where modes are far apart and narrow. Noise of the data's own dimension, quick moves that
+            # come to rest and a penalty that fades find all of them, and leave little between them (benchmarks/modes.py).
+            optimizer = Optimizer(lr=5e-3, betas=(0.0, 0.99), decay="linear", final=0.01)
+            config = cls.Config(
+                latent_dim=min(64, max(2, math.prod(spec.shape))),
+                hidden=(128, 128, 128),
+                generator_activation="relu",
+                gamma=0.1,
+                gamma_final=0.01,
+                optimizer=optimizer,
+                discriminator_optimizer=optimizer,
+            )
+            return Recipe(config=config, batch_size=256, budget=budget or Budget(steps=8000), ema=0.998)
+        optimizer = Optimizer(lr=1e-3, betas=(0.0, 0.99), decay="linear", final=0.1)
         config = cls.Config(
             latent_dim=max(8, min(64, math.prod(spec.shape))),
             hidden=(128, 128, 128),
             gamma=0.5,
-            optimizer=Optimizer(lr=1e-3, betas=(0.0, 0.99), decay="linear", final=0.1),
-            discriminator_optimizer=Optimizer(lr=1e-3, betas=(0.0, 0.99), decay="linear", final=0.1),
+            optimizer=optimizer,
+            discriminator_optimizer=optimizer,
         )
         return Recipe(config=config, batch_size=256, budget=budget or Budget(steps=6000), ema=0.998)
 
@@ -206,7 +227,7 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
             fake = self._fake(len(batch.x), label)
         # Logits are asked for once for the real and once for as many generated examples, under the same labels.
         logit, outputs = self._listening(label)
-        loss = discriminator_loss(logit, batch.x, fake, self.rules)
+        loss = discriminator_loss(logit, batch.x, fake, self._rules())
         return self._naming(loss, {"label": outputs[0], "fake_label": outputs[1]}, label)
 
     def generator_loss(self, batch: Batch) -> Loss:
@@ -218,6 +239,11 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
             paid, logits = generator_loss(logit, batch.x, self._fake(len(batch.x), label), self.rules)
         loss = Loss({"adversarial": paid}, metrics={"fake_logit": logits.detach().mean()})
         return self._naming(loss, {"label": outputs[0]}, label)
+
+    def _rules(self) -> Rules:
+        """The rules at this moment."""
+        left = self.config.gamma_final ** float(self.progress)
+        return dataclasses.replace(self.rules, gamma=left * self.rules.gamma, gamma_fake=left * self.rules.gamma_fake)
 
     def _listening(self, label: Tensor | None) -> tuple[Callable[[Tensor], Float[Tensor, " batch"]], list[Tensor]]:
         """D(x) under these labels, and what else the discriminator says of each batch that it is asked about, in that order."""
