@@ -30,8 +30,9 @@ BLIND, APART = 0.6, 0.97
 """Accuracy of a blind discriminator at pairs, while nearest neighbours in plain features tell real from generated so well."""
 LIMIT, TIMES = 200.0, 50.0
 """Logits that no probability needs; and how many times their usual spread, or the usual norm of gradients, is an explosion."""
-NARROW, TWINS, BARE = 0.5, 0.3, 0.05
-"""Diversity and coverage below which, and share of twins above which modes are lost."""
+NARROW, TWINS, THIN, BARE = 0.5, 0.3, 0.4, 0.05
+"""Diversity below which modes are lost; share of twins above which, at this coverage at most; coverage below which. A generator
+that draws its modes too narrow for a while has twins as well, and leaves none out."""
 WORSE, FAR = 1.5, 0.02
 """A distance is worse than its best by this factor, and by this share of the data's variance."""
 COPIED = 0.2
@@ -148,7 +149,7 @@ def _diverges(records: Sequence[Record]) -> str | None:
 
 def _collapses(records: Sequence[Record]) -> str | None:
     now = records[-1] if records else {}
-    if _always(records, lambda r: r["duplicates"] > TWINS):
+    if _always(records, lambda r: r["duplicates"] > TWINS and r["coverage"] < THIN):
         return (
             f"{now['duplicates']:.0%} of the samples have a twin among the others, and {now['coverage']:.0%} of the real examples a sample "
             "in their neighbourhood"

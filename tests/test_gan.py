@@ -191,6 +191,14 @@ def test_simultaneous_play_of_the_bilinear_game_grows_as_theory_says():
 # -------------------------------------------------------------------------------------------- networks and their memory
 
 
+def test_penalties_fade_with_progress():
+    model = build(PLANE, gamma=0.4, gamma_fake=0.2, gamma_final=0.01, wgan_gp=10.0)
+    for progress, left in ((0.0, 1.0), (0.5, 0.1), (1.0, 0.01)):
+        model.progress.fill_(progress)
+        weights = model.discriminator_loss(Batch(examples(PLANE))).weights
+        assert weights == pytest.approx({"penalty": 0.4 * left, "fake_penalty": 0.2 * left, "wgan_gp": 10.0})
+
+
 @pytest.mark.parametrize("architecture", ["conv", "residual"])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 2, 3), (3, 7, 5), (1, 28, 28), (3, 32, 32), (1, 112, 92), (4, 16, 16)])
 def test_images_of_any_size(architecture, shape):

@@ -77,6 +77,11 @@ def test_a_generator_that_still_comes_nearer_is_not_lost():
     assert health.diagnose(records) == {}
 
 
+def test_modes_that_are_drawn_too_narrow_are_not_lost():
+    assert health.diagnose(looks(20, duplicates=0.4, coverage=0.6)) == {}
+    assert list(health.diagnose(looks(20, duplicates=0.4, coverage=0.2))) == [health.COLLAPSES]
+
+
 def test_missing_signals_name_nothing():
     nothing = [{**record, **dict.fromkeys(("held_logit", "told_held", "seen"), math.nan)} for record in looks(20)]
     assert health.diagnose(nothing) == {}
