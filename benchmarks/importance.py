@@ -22,7 +22,7 @@ from pofx.run import Run, hardware, versions
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "importance.json"
 #: The networks of the paper: two layers of 200, codes of 50.
-CONFIG = {"latent_dim": 50, "hidden": (200, 200)}
+CONFIG = {"latent_dim": 50, "hidden": (200, 200), "activation": "silu"}
 GAIN = 0.5
 
 

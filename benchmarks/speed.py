@@ -41,7 +41,7 @@ BATCH = 128
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "autoencoder conv": ("autoencoder", {"latent_dim": None, "architecture": "conv"}),
     "gan conv R1": ("gan", {"architecture": "conv"}),
-    "vae dense 784-512-16": ("vae", {"latent_dim": 16, "hidden": (512,), "norm": False, "likelihood": "bernoulli"}),
+    "vae dense 784-512-16": ("vae", {"latent_dim": 16, "hidden": (512,), "activation": "silu", "norm": False, "likelihood": "bernoulli"}),
 }
 WAYS = ["trainer", "plain", "bare"]
 Rounds = Callable[[int], None]

@@ -69,8 +69,8 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         """dense: fully connected layers; conv: convolutions, for images only."""
         hidden: tuple[core.Positive, ...] = (512, 512)
         """Widths of the hidden layers of the dense encoder, outermost first; the decoder mirrors them."""
-        activation: Activation = "silu"
-        """Non-linearity of the hidden layers; glu, for dense ones, gives each unit a gate."""
+        activation: Activation | None = None
+        """Non-linearity of the hidden layers. None: glu, a gate for each unit, for dense ones, and silu for convolutions."""
         norm: bool = True
         """Whether the dense hidden layers are layer-normalised."""
         channels: core.Positive = 32
@@ -126,6 +126,7 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         context = 0 if self.condition is None else self.condition.width
         kind: Kind = config.likelihood or Observation.natural(spec)
         self.observation = Observation(spec, kind, scale=config.scale)
+        self.activation: Activation = config.activation or ("glu" if config.architecture == "dense" else "silu")
         z, outputs = config.latent_dim, self.observation.outputs
         guess = Gaussian.outputs(z, config.covariance)
         self.encoder = self._encoder(guess, context) if encoder is None else Foreign(encoder, "encoder", spec.shape, (guess,))
@@ -144,16 +145,14 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
     def _encoder(self, outputs: int, context: int) -> nn.Module:
         config, shape = self.config, self.spec.shape
         if config.architecture == "dense":
-            return MLP(
-                shape, outputs, config.hidden, activation=config.activation, norm=config.norm, dropout=config.dropout, context=context
-            )
-        return ConvEncoder(shape, outputs, channels=config.channels, activation=config.activation, dropout=config.dropout, context=context)
+            return MLP(shape, outputs, config.hidden, activation=self.activation, norm=config.norm, dropout=config.dropout, context=context)
+        return ConvEncoder(shape, outputs, channels=config.channels, activation=self.activation, dropout=config.dropout, context=context)
 
     def _decoder(self, outputs: tuple[int, ...], context: int) -> nn.Module:
         config, inputs = self.config, self.config.latent_dim + context
         if config.architecture == "dense":
-            return MLP(inputs, outputs, config.hidden[::-1], activation=config.activation, norm=config.norm)
-        return ConvDecoder(inputs, outputs, channels=config.channels, activation=config.activation)
+            return MLP(inputs, outputs, config.hidden[::-1], activation=self.activation, norm=config.norm)
+        return ConvDecoder(inputs, outputs, channels=config.channels, activation=self.activation)
 
     @classmethod
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
@@ -162,7 +161,7 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         optimizer = Optimizer(lr=2e-3, warmup=0.02, decay="cosine", final=0.02)
         if spec.kind != "images":
             latent_dim = max(2, min(16, math.prod(spec.shape) // 2))
-            config = cls.Config(latent_dim=latent_dim, hidden=(256, 256), likelihood=natural, optimizer=optimizer)
+            config = cls.Config(latent_dim=latent_dim, hidden=(256, 256), activation="silu", likelihood=natural, optimizer=optimizer)
             return Recipe(config=config, batch_size=256, budget=budget or Budget(epochs=60))
         if math.prod(spec.shape) > LARGE:
             config = cls.Config(latent_dim=64, architecture="conv", likelihood=natural, optimizer=dataclasses.replace(optimizer, lr=1e-3))
@@ -171,7 +170,7 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
             # Few images are soon learned by heart: some dropout, and the best validation score decides. Large ones
             # cost so much more that a third of the moves must do.
             steps = 4500 if math.prod(spec.shape) <= 4096 else 1500
-            config = cls.Config(latent_dim=32, hidden=(512, 256), dropout=0.1, likelihood=natural, optimizer=optimizer)
+            config = cls.Config(latent_dim=32, hidden=(512, 256), activation="silu", dropout=0.1, likelihood=natural, optimizer=optimizer)
             return Recipe(config=config, batch_size=64, budget=budget or Budget(steps=steps), ema=0.998)
         config = cls.Config(latent_dim=32, likelihood=natural, optimizer=optimizer)
         return Recipe(config=config, batch_size=256, budget=budget or Budget(epochs=30))
