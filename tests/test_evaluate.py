@@ -264,7 +264,11 @@ def test_binary_images_have_the_entropy_of_their_bits_as_a_floor():
     x = np.full((300, 4, 4), 128, dtype=np.uint8)
     dataset = data.from_arrays(x, options=Options(bits=1))
     cls = discovery.model("vae")
-    row = next(r for r in evaluate(cls(dataset.spec, cls.Config(latent_dim=2, hidden=(8,), activation="silu")), dataset).rows if r.about == "likelihood")
+    row = next(
+        r
+        for r in evaluate(cls(dataset.spec, cls.Config(latent_dim=2, hidden=(8,), activation="silu")), dataset).rows
+        if r.about == "likelihood"
+    )
     assert row.floor == pytest.approx(16 * math.log(2), rel=1e-3)
     assert dataset.test.draw_hash() in row.note
 
