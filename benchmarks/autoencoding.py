@@ -21,13 +21,13 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from idle import trained
+from idle import described, trained
 
 import pofx
 from pofx import data, examples
 from pofx.core import Batch, Model, Optimizer
 from pofx.data.dataset import Dataset
-from pofx.run import Run, hardware, versions
+from pofx.run import hardware, versions
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "autoencoding.json"
 SHOWN = 500
@@ -47,20 +47,22 @@ class System:
     target: float | None
 
 
-#: Gates, and quick moves to the end whose noise a long average takes out.
-DENSE_VAE = {
+#: Quick moves to the end whose noise a long average takes out.
+DENSE_VAE = {"latent_dim": 40, "optimizer": Optimizer(lr=3e-3, warmup=0.02, decay="linear", final=0.25), "ema": 0.9998}
+#: A prior that follows the codes gains 1.7 nats at equal rounds (18,909), for 1.2 times the time.
+DENSE_HOUR = {
     "latent_dim": 40,
-    "hidden": (512, 512),
-    "activation": "glu",
-    "optimizer": Optimizer(lr=3e-3, warmup=0.02, decay="linear", final=0.25),
-    "ema": 0.9998,
+    "prior": "mixture",
+    "components": 1000,
+    "optimizer": Optimizer(lr=3e-3, warmup=0.02, decay="linear", final=0.1),
+    "ema": 0.99995,
 }
 SYSTEMS = {
     "784-32-784": System("autoencoder", {"latent_dim": 32, "hidden": (), "code_activation": "relu"}, 10, "mse", None),
     "deep dense 32": System("autoencoder", {"latent_dim": 32, "hidden": (1024, 512)}, 10, "mse", 0.0078),
     "conv 64": System("autoencoder", {"latent_dim": 64, "architecture": "conv"}, 10, "mse", 0.0055),
     "dense vae": System("vae", DENSE_VAE, 10, "nll", 228.7),
-    "dense vae, an hour": System("vae", DENSE_VAE, 60, "nll", 226.7),
+    "dense vae, an hour": System("vae", DENSE_HOUR, 60, "nll", 226.7),
     "hierarchical, an hour": System("hierarchical_vae", {}, 60, "nll", 224.6),
 }
 
@@ -175,7 +177,14 @@ def main() -> int:
         found = measured[system.measured](model, dataset)
         held = system.target is None or found["value"] <= system.target
         missed += not held
-        row = described(run, options.seed) | found | {"target": system.target}
+        made = {
+            "seed": options.seed,
+            "config": run.info["config"],
+            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "hardware": hardware(),
+            "versions": versions(),
+        }
+        row = made | described(run) | found | {"target": system.target}
         if row["by_the_clock"] and not options.any_speed:
             rounds = row["rounds"]
         # What a busy machine trains for, and a row for each seed.
@@ -191,21 +200,6 @@ def main() -> int:
             flush=True,
         )
     return int(missed > 0)
-
-
-def described(run: Run, seed: int) -> dict[str, Any]:
-    """What was trained, for how long, on what."""
-    return {
-        "seed": seed,
-        "rounds": run.info["examples"] // run.info["training"]["batch_size"],
-        "by_the_clock": not run.info["exact"],
-        "seconds": run.info["seconds"],
-        "parameters": run.info["parameters"],
-        "config": run.info["config"],
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": hardware(),
-        "versions": versions(),
-    }
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from idle import trained
+from idle import described, idle_rounds, trained
 from torch import Tensor
 
 import pofx
@@ -109,9 +109,7 @@ def main() -> int:
         covered = coverage(real, label, fake, label, names)
         row = {
             "seed": seed,
-            "rounds": run.info["examples"] // run.info["training"]["batch_size"],
-            "by_the_clock": not run.info["exact"],
-            "seconds": run.info["seconds"],
+            **described(run),
             "agreement": float((by_judge == label).mean()),
             "agreement_of_class": {
                 name: float((by_judge == label)[label == i].mean()) for i, name in enumerate(names) if (label == i).any()
@@ -129,12 +127,11 @@ def main() -> int:
         f"at least {AGREEMENT:.0%} agreement and coverage of {COVERAGE} in every class: "
         f"{'as it must be' if held else 'NOT as it must be'} in {options.seeds} seeds"
     )
-    clocked = [row["rounds"] for row in rows if row["by_the_clock"]]
     everything[options.conditioning] = {
         "minutes": options.minutes,
         "samples": len(label),
         # What a busy machine trains for: of the last runs by the clock of an idle one.
-        "rounds": known if options.any_speed or not clocked else round(statistics.mean(clocked)),
+        "rounds": known if options.any_speed else idle_rounds(rows) or known,
         "judge": accuracy,
         "real": floor,
         "held": held,

@@ -28,7 +28,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from idle import trained
+from idle import described, idle_rounds, trained
 
 import pofx
 from pofx import data, examples, features
@@ -138,23 +138,6 @@ def kept(row: Mapping[str, Any], target: Mapping[str, tuple[str, float]]) -> boo
     return all(row[name] <= value if bound == "at most" else row[name] >= value for name, (bound, value) in target.items())
 
 
-def described(run: Run) -> dict[str, Any]:
-    """What was trained, for how long, and what the monitor said."""
-    return {
-        "rounds": run.info["examples"] // run.info["training"]["batch_size"],
-        "by_the_clock": not run.info["exact"],
-        "seconds": run.info["seconds"],
-        "parameters": run.info["parameters"],
-        "symptoms": run.info.get("symptoms", {}),
-    }
-
-
-def idle_rounds(seeds: Mapping[str, Mapping[str, Any]], model: str) -> int | None:
-    """Mean rounds of a model's trainings that the clock of an idle machine ended; None where there was none."""
-    rounds = [row[model]["rounds"] for row in seeds.values() if model in row and row[model]["by_the_clock"]]
-    return round(statistics.mean(rounds)) if rounds else None
-
-
 def train_system(name: str, system: System, options: argparse.Namespace, results: dict[str, Any]) -> bool:
     """Trains and measures all seeds of a system, and writes each down; whether it is as it must be."""
     minutes, seeds = options.minutes or system.minutes, options.seeds or system.seeds
@@ -169,13 +152,14 @@ def train_system(name: str, system: System, options: argparse.Namespace, results
         for model in system.models:
             path = options.folder / f"{name.replace(' ', '-')}-{minutes:g}min-{model}-{seed}"
             run = trained(model, dataset, path, seed, minutes, known.get(model), any_speed=options.any_speed)
-            row[model] = described(run) | measure(run)
+            row[model] = described(run) | {"symptoms": run.info.get("symptoms", {})} | measure(run)
         mine = row[MODEL]
         if BASELINE in row:
             mine["ratio"] = mine["frechet"] / row[BASELINE]["frechet"]
         rows[str(seed)] = row
         if not options.any_speed:
-            known = {model: rounds for model in system.models if (rounds := idle_rounds(rows, model) or known.get(model)) is not None}
+            clocked = {model: idle_rounds(row[model] for row in rows.values() if model in row) for model in system.models}
+            known |= {model: rounds for model, rounds in clocked.items() if rounds is not None}
         shown = "  ".join(f"{key} {mine[key]:.4g}" for key in ("frechet", "ratio", "coverage", "found", "filled", "kl") if key in mine)
         beside = f"  ({BASELINE}: {row[BASELINE]['frechet']:.2f}, {row[BASELINE]['coverage']:.2f})" if BASELINE in row else ""
         print(f"  seed {seed:2d}  {mine['rounds']:7,d} rounds  {shown}{beside}  {', '.join(mine['symptoms']) or 'no symptom'}", flush=True)

@@ -2,7 +2,9 @@
 
 import math
 import pathlib
+import statistics
 import time
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -72,3 +74,19 @@ def trained(
         return pofx.train(model, dataset, run=path, resume=True, quiet=True, report=False)
     amount = budget(minutes, rounds, speed)
     return pofx.train(model, dataset, run=path, seed=seed, quiet=True, report=False, **cast(Any, amount), **config)
+
+
+def described(run: Run) -> dict[str, Any]:
+    """How much was trained."""
+    return {
+        "rounds": run.info["examples"] // run.info["training"]["batch_size"],
+        "by_the_clock": not run.info["exact"],
+        "seconds": run.info["seconds"],
+        "parameters": run.info["parameters"],
+    }
+
+
+def idle_rounds(rows: Iterable[Mapping[str, Any]]) -> int | None:
+    """Mean rounds of the trainings that the clock of an idle machine ended, of rows as `described` gives them; None: there are none."""
+    rounds = [row["rounds"] for row in rows if row["by_the_clock"]]
+    return round(statistics.mean(rounds)) if rounds else None

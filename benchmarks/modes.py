@@ -28,7 +28,7 @@ from pofx import api, data, discovery, examples
 from pofx.core import Batch, Loss, Model, Player
 from pofx.data import toys
 from pofx.metrics.modes import mode_coverage
-from pofx.nn.adversarial import Rules, discriminator_loss
+from pofx.nn.adversarial import discriminator_loss
 from pofx.run import hardware, versions
 from pofx.settings import Settings
 from pofx.trainer import Trainer
@@ -56,9 +56,7 @@ class Perfect(GAN):  # type: ignore[misc, valid-type]
     def perfect_loss(self, batch: Batch) -> Loss:
         """One half of the batch stands for the generator's examples."""
         real, fake = batch.x.chunk(2)
-        config = self.config
-        rules = Rules(**{field.name: getattr(config, field.name) for field in dataclasses.fields(Rules)})
-        return discriminator_loss(self.judge, real, fake, rules)
+        return discriminator_loss(self.judge, real, fake, self.rules)
 
 
 def train(cls: type[Model], source: str, seed: int, fields: dict[str, Any]) -> tuple[Trainer, data.Dataset, dict[str, Any]]:

@@ -19,7 +19,7 @@ import sys
 from typing import Any, cast
 
 import torch
-from idle import trained
+from idle import described, idle_rounds, trained
 
 import pofx
 from pofx import data, examples, features
@@ -43,10 +43,7 @@ def measure(run: Run, dataset: data.Dataset, by: features.Features, n: int) -> d
     rebuilt = torch.cat([examples.reconstruct(model, Batch(part)) for part in x.split(500)])
     found = {
         "seed": run.info["seed"],
-        "rounds": run.info["examples"] // run.info["training"]["batch_size"],
-        "by_the_clock": not run.info["exact"],
-        "seconds": run.info["seconds"],
-        "parameters": run.info["parameters"],
+        **described(run),
         "latent_dim": run.info["config"]["latent_dim"],
         "frechet": frechet_distance(by(shuffled[:n]), by(examples.draw(model, n, seed=0))),
         "mse": float((rebuilt - x).square().mean()),
@@ -57,12 +54,6 @@ def measure(run: Run, dataset: data.Dataset, by: features.Features, n: int) -> d
         nats = -torch.cat(scores)
         found |= {"nll": float(nats.mean()), "nll_error": float(nats.std() / math.sqrt(len(nats)))}
     return found
-
-
-def by_the_clock(rows: dict[str, list[dict[str, Any]]]) -> dict[str, int]:
-    """Mean rounds of each model's trainings that a clock ended."""
-    counts = {name: [row["rounds"] for row in of_model if row["by_the_clock"]] for name, of_model in rows.items()}
-    return {name: round(statistics.mean(rounds)) for name, rounds in counts.items() if rounds}
 
 
 def main() -> int:
@@ -106,12 +97,13 @@ def main() -> int:
         f"distance {statistics.mean(ratios['frechet']):.2f} of the vae's (at most {DISTANCE}), error {statistics.mean(ratios['mse']):.2f} "
         f"of it (at most {ERROR}): {'as it must be' if held else 'NOT as it must be'} in {options.seeds} seeds"
     )
+    clocked = {} if options.any_speed else {name: idle_rounds(of_model) for name, of_model in rows.items()}
     content = {
         "minutes": options.minutes,
         "samples": options.samples,
         "features": by.name,
         # What a busy machine trains for: of the last runs by the clock of an idle one.
-        "rounds": known if options.any_speed else {**known, **by_the_clock(rows)},
+        "rounds": known | {name: rounds for name, rounds in clocked.items() if rounds is not None},
         "floor": floor,
         "ratios": ratios,
         "held": held,

@@ -112,7 +112,7 @@ def find(z: Float[Tensor, "n latent"], label: Int64[np.ndarray, " n"], names: Se
             f"directions part two classes with {LEAST} codes each at least, and the codes are of {some or 'none'}: give more codes"
         )
     rows = np.isin(label, classes)
-    y = torch.where(scale > 0, (z - mean) / scale.clamp(min=1e-12), 0).numpy()[rows]
+    y = examples.standard_scores(z, mean, scale).numpy()[rows]
     target = label[rows]
     fit_y, held_y, fit_target, held_target = train_test_split(y, target, test_size=HELD, random_state=0, stratify=target)
     # Penalised so much, a direction points at the middle of its class, and not only across the border to its neighbours: at +3 sd

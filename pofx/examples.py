@@ -126,6 +126,13 @@ def prior_scale(model: Model) -> tuple[Float[Tensor, " latent"], Float[Tensor, "
             return codes.mean(0), codes.std(0)
 
 
+def standard_scores(
+    z: Float[Tensor, "n latent"], mean: Float[Tensor, " latent"], scale: Float[Tensor, " latent"]
+) -> Float[Tensor, "n latent"]:
+    """(z - mean) / scale; 0 for a unit that never varies."""
+    return torch.where(scale > 0, (z - mean) / scale.clamp(min=1e-12), 0)
+
+
 def prior_moments(model: Model, axes: Float[Tensor, "axes latent"]) -> tuple[Float[Tensor, " axes"], Float[Tensor, "axes axes"]]:
     """Mean and covariance of the model's prior along orthonormal axes, on the CPU; exact for a Gaussian, else of draws."""
     with asking(model):

@@ -143,8 +143,7 @@ class _Search:
         self.draws = self._standardised(examples.prior_codes(model, n, settings.seed).to(model.device))
 
     def _standardised(self, z: Float[Tensor, "rows latent"]) -> Float[Tensor, "rows latent"]:
-        # A unit that never varies stays where it is.
-        return torch.where(self.scale > 0, (z - self.mean) / self.scale.clamp(min=1e-12), 0)
+        return examples.standard_scores(z, self.mean, self.scale)
 
     def _decode(self, y: Float[Tensor, "rows latent"], label: Tensor | None) -> Tensor:
         return self.model.decode(self.mean + self.scale * y, label=label)  # type: ignore[attr-defined, no-any-return]

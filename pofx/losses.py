@@ -34,7 +34,7 @@ def normal_log_prob(z: Float[Tensor, "... latent"], mu: Tensor | float, log_var:
 
 
 def bernoulli_nll(logits: Float[Tensor, "batch ..."], x: Float[Tensor, "batch ..."]) -> Float[Tensor, " batch"]:
-    """-log P(x) of independent coins, x logit: sum(softplus(d) - x l), in nats per example.
+    """-log P(x) of independent coins, x logit: sum(softplus(l) - x l), in nats per example.
 
     With x in {0, 1} this is a likelihood; with grey values in [0, 1] it is the cross-entropy, a loss only.
     """

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pofx import examples, features
 from pofx.core import Batch, Judges, Model, Noise, Player, Samples, mix
+from pofx.nn.labels import absent
 
 if TYPE_CHECKING:
     from pofx.data.dataset import Dataset
@@ -208,8 +209,7 @@ class _Real:
         takes none, or one is missing."""
         label = {"real": self.label, "held": self.held_label, "fake": self.label}[which]
         label = examples.conditions(model, label)
-        missing = label is not None and bool((label.isnan() if label.is_floating_point() else label < 0).any())
-        return None if missing else label
+        return None if label is not None and bool(absent(label).any()) else label
 
     def compare(self, drawn: Tensor) -> dict[str, float]:
         """The signals of samples."""

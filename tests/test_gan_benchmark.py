@@ -31,10 +31,7 @@ def test_targets_are_bounds_on_the_right_side():
 
 
 def test_only_an_idle_clock_says_how_many_rounds_there_are():
-    seeds = {
-        "0": {"gan": {"rounds": 100, "by_the_clock": True}},
-        "1": {"gan": {"rounds": 200, "by_the_clock": True}},
-        "2": {"gan": {"rounds": 900, "by_the_clock": False}},
-    }
-    assert benchmark.idle_rounds(seeds, "gan") == 150
-    assert benchmark.idle_rounds(seeds, "vae") is None
+    clocked = [{"rounds": 100, "by_the_clock": True}, {"rounds": 200, "by_the_clock": True}]
+    counted = {"rounds": 900, "by_the_clock": False}
+    assert benchmark.idle_rounds([*clocked, counted]) == 150
+    assert benchmark.idle_rounds([counted]) is None

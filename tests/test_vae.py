@@ -53,7 +53,7 @@ def test_a_full_covariance_can_turn():
 # ------------------------------------------------------------------------------------------------------------ priors
 
 
-@pytest.mark.parametrize("name", ["normal", "vamp", "flow"])
+@pytest.mark.parametrize("name", ["normal", "mixture", "vamp", "flow"])
 def test_a_prior_is_one_distribution(name):
     """log_prob, the distribution and the draws agree."""
     model = build(VAE, vectors(), latent_dim=2, hidden=(16,), prior=name, components=5).eval()
@@ -74,7 +74,7 @@ def test_a_prior_is_one_distribution(name):
         torch.testing.assert_close(drawn.mean(0), mean, atol=0.15, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["vamp", "flow"])
+@pytest.mark.parametrize("name", ["mixture", "vamp", "flow"])
 def test_a_learned_prior_beats_the_normal_one(name):
     """Codes of two clusters are no Gaussian: a prior that can follow them pays less."""
     torch.manual_seed(0)
@@ -330,7 +330,7 @@ def test_networks_of_ones_own(tmp_path):
 
 def test_collapse_is_noticed_whatever_the_prior():
     x = torch.randn(256, 3)
-    for prior in ("vamp", "flow"):
+    for prior in ("mixture", "vamp", "flow"):
         model = build(VAE, vectors(), **TINY, prior=prior, components=5).eval()
         model.progress.fill_(1.0)
         with torch.no_grad():

@@ -14,6 +14,7 @@ from pofx import examples, figures
 from pofx.core import Judges, Model, Samples, UsageError
 from pofx.data.dataset import Dataset
 from pofx.figures.curves import SIGNALS, series
+from pofx.nn.labels import absent
 from pofx.run import Run
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def judged(model: Model, dataset: Dataset, seed: int = 0) -> dict[str, np.ndarra
     if dataset.validation is not None or dataset.test is not None:
         held = examples.some(dataset.validation or dataset.test, SHOWN, seed=seed)  # type: ignore[arg-type]
         groups["held-out"] = (held.x, examples.conditions(model, held.label))
-    if asked is not None and bool((asked.isnan() if asked.is_floating_point() else asked < 0).any()):
+    if asked is not None and bool(absent(asked).any()):
         asked = None  # a missing label cannot be asked for
     groups["generated"] = (examples.draw(model, len(train.x), seed=seed, label=asked), asked)
     found = {name: _logits(model, x, label) for name, (x, label) in groups.items()}

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,7 +13,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 from pofx import losses
-from pofx.core import Budget, DataSpec, Loss
+from pofx.core import Budget, Config, DataSpec, Loss, Optimizer, Recipe
 from pofx.nn.conv import LARGE
 from pofx.nn.minibatch import RunningMean
 
@@ -100,12 +101,27 @@ def generator_loss(
     return losses.ADVERSARIAL[rules.loss].of_generator(seen), on_fake
 
 
-def image_game(spec: DataSpec, budget: Budget | None) -> tuple[int, Budget]:
-    """Batch size and budget of a game over images: some passes over many, some thousands of moves where they are few or large."""
-    if math.prod(spec.shape) > LARGE:
-        return 32, budget or Budget(steps=3000)
-    few = Budget(steps=4500 if math.prod(spec.shape) <= 4096 else 1500)
-    return 64, budget or (few if 0 < spec.size < 5000 else Budget(epochs=10))
+def image_recipe(config: Callable[..., Config], spec: DataSpec, budget: Budget | None, **fields: Any) -> Recipe:
+    """That of a game over images: convolutions, for some passes over many images, some thousands of moves where they are few or large.
+
+    Arguments:
+        config: makes the config, which has `architecture` and an optimizer for each side. fields: more of it.
+    """
+    # Quick moves that slow down: after five minutes they are well ahead of small ones.
+    optimizer = Optimizer(lr=2e-3, betas=(0.0, 0.99), decay="linear", decay_start=0.3, final=0.1)
+    made = config(architecture="conv", optimizer=optimizer, discriminator_optimizer=optimizer, **fields)
+    numbers = math.prod(spec.shape)
+    if numbers > LARGE:
+        return Recipe(config=made, batch_size=32, budget=budget or Budget(steps=3000), ema=0.998)
+    few = Budget(steps=4500 if numbers <= 4096 else 1500)
+    return Recipe(config=made, batch_size=64, budget=budget or (few if 0 < spec.size < 5000 else Budget(epochs=10)), ema=0.998)
+
+
+def vector_recipe(config: Callable[..., Config], budget: Budget | None, **fields: Any) -> Recipe:
+    """That of a game over vectors: small dense networks and some thousands of moves; arguments as in `image_recipe`."""
+    optimizer = Optimizer(lr=1e-3, betas=(0.0, 0.99), decay="linear", final=0.1)
+    made = config(hidden=(128, 128, 128), gamma=0.5, optimizer=optimizer, discriminator_optimizer=optimizer, **fields)
+    return Recipe(config=made, batch_size=256, budget=budget or Budget(steps=6000), ema=0.998)
 
 
 def normalise_spectrally(network: nn.Module) -> None:

@@ -185,6 +185,18 @@ def hide(label: Shaped[Tensor, "batch ..."]) -> Shaped[Tensor, "batch ..."]:
     return torch.where(hidden.view(-1, *(1,) * (label.ndim - 1)), torch.nan if label.is_floating_point() else -1, label)
 
 
+def shown(
+    condition: Condition | None, label: Shaped[Tensor, "batch ..."] | None, *, training: bool, learn: bool = True
+) -> Shaped[Tensor, "batch ..."] | None:
+    """The labels of a batch that a loss is computed with: none without a condition, and in training some of them hidden, once the
+    marginal has taken them in (`learn`)."""
+    if condition is None or label is None or not training:
+        return None if condition is None else label
+    if learn:
+        condition.learn(label)
+    return hide(label)
+
+
 def check(condition: Condition | None, label: Tensor | None, n: int, name: str, *, missing: bool = True) -> None:
     """Raises `UsageError` for labels that do not fit n examples of a model called `name`, which takes none where `condition` is
     None."""

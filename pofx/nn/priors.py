@@ -1,8 +1,9 @@
-"""Priors over codes that are learned with the model: N(0, I), a mixture of posteriors, a normalizing flow."""
+"""Priors over codes: N(0, I), and what is learned with the model, mixtures of Gaussians or of posteriors, a normalizing flow."""
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,9 @@ from torch.distributions import Categorical, Distribution, Independent, MixtureS
 from pofx import losses
 from pofx.core import Noise, UsageError
 from pofx.nn.gaussian import Gaussian
+
+SPREAD = 0.7
+"""Standard deviation at first of each component of a mixture, where all of them together have 1."""
 
 
 class Prior(nn.Module, ABC):
@@ -68,7 +72,63 @@ class StandardNormal(Prior):
         return Independent(Normal(self.zeros, torch.ones_like(self.zeros)), 1)
 
 
-class Vamp(Prior):
+class Components(NamedTuple):
+    """Gaussians with diagonal covariances: mu and log sigma, each (components, latent)."""
+
+    mu: Float[Tensor, "components latent"]
+    log_sigma: Float[Tensor, "components latent"]
+
+
+class _Mixture(Prior):
+    """p(z) = 1/K sum_k N(z; mu_k, sigma_k^2)."""
+
+    @abstractmethod
+    def components(self) -> Components:
+        """The K Gaussians, with gradients."""
+
+    def log_prob(self, z: Float[Tensor, "... latent"]) -> Float[Tensor, "..."]:
+        """log of the mean of the K densities."""
+        mu, log_sigma = self.components()
+        precision = (-2 * log_sigma).exp()
+        # ||(z - mu) / sigma||^2 as matrix products: every code meets every component.
+        rows = z.flatten(0, -2)
+        distance = rows.square() @ precision.T - 2 * rows @ (mu * precision).T + (mu.square() * precision).sum(1)
+        log_density = -0.5 * (distance + math.log(2 * math.pi) * z.shape[-1]) - log_sigma.sum(1)
+        return (log_density.logsumexp(1) - math.log(len(mu))).view(z.shape[:-1])
+
+    def draw(self, noise: Noise, temperature: float = 1.0) -> Float[Tensor, "n latent"]:
+        """A component by chance, then a code of it."""
+        mu, log_sigma = self.components()
+        chosen = noise.categorical(torch.ones(1, len(mu)))
+        return mu[chosen] + temperature * log_sigma[chosen].exp() * noise.normal(mu.shape[1])
+
+    def distribution(self) -> MixtureSameFamily:
+        """The mixture."""
+        mu, log_sigma = self.components()
+        return MixtureSameFamily(Categorical(torch.ones_like(mu[:, 0])), Independent(Normal(mu, log_sigma.exp()), 1))
+
+
+class Mixture(_Mixture):
+    """A mixture of Gaussians whose centres and scales are learned; at first they lie like N(0, I) all together.
+
+    Arguments:
+        latent: dimensions. components: K.
+
+    References:
+        VAE with a VampPrior (Tomczak and Welling, 2018; MoG), https://arxiv.org/abs/1705.07120
+    """
+
+    def __init__(self, latent: int, components: int) -> None:
+        super().__init__()
+        self.mu = nn.Parameter(torch.randn(components, latent) * math.sqrt(1 - SPREAD**2))
+        self.log_sigma = nn.Parameter(torch.full((components, latent), math.log(SPREAD)))
+
+    def components(self) -> Components:
+        """As they were learned."""
+        return Components(self.mu, self.log_sigma.clamp(-10, 10))
+
+
+class Vamp(_Mixture):
     """The mixture of the posteriors of learned pseudo-inputs: p(z) = 1/K sum_k q(z|u_k).
 
     Arguments:
@@ -87,29 +147,10 @@ class Vamp(Prior):
         self.pseudo_inputs = nn.Parameter(start)
         self.bounded, self.posterior = bounded, posterior
 
-    def _components(self) -> Gaussian:
-        return self.posterior(self.pseudo_inputs.clamp(0, 1) if self.bounded else self.pseudo_inputs)
-
-    def log_prob(self, z: Float[Tensor, "... latent"]) -> Float[Tensor, "..."]:
-        """log of the mean of the K posterior densities."""
-        q = self._components()
-        precision = (-2 * q.log_diagonal).exp()
-        # ||(z - mu) / sigma||^2 as matrix products: every code meets every component.
-        rows = z.flatten(0, -2)
-        distance = rows.square() @ precision.T - 2 * rows @ (q.mu * precision).T + (q.mu.square() * precision).sum(1)
-        log_density = -0.5 * (distance + math.log(2 * math.pi) * z.shape[-1]) - q.log_diagonal.sum(1)
-        return (log_density.logsumexp(1) - math.log(len(q.mu))).view(z.shape[:-1])
-
-    def draw(self, noise: Noise, temperature: float = 1.0) -> Float[Tensor, "n latent"]:
-        """A pseudo-input by chance, then a code of its posterior."""
-        q = self._components()
-        chosen = noise.categorical(torch.ones(1, len(q.mu)))
-        return q.mu[chosen] + temperature * q.log_diagonal[chosen].exp() * noise.normal(q.mu.shape[1])
-
-    def distribution(self) -> MixtureSameFamily:
-        """The mixture."""
-        q = self._components()
-        return MixtureSameFamily(Categorical(torch.ones_like(q.mu[:, 0])), Independent(Normal(q.mu, q.log_diagonal.exp()), 1))
+    def components(self) -> Components:
+        """The posteriors of the pseudo-inputs."""
+        q = self.posterior(self.pseudo_inputs.clamp(0, 1) if self.bounded else self.pseudo_inputs)
+        return Components(q.mu, q.log_diagonal)
 
 
 class Flow(Prior):

@@ -39,7 +39,7 @@ from pofx.core import (
     UsageError,
 )
 from pofx.nn import labels
-from pofx.nn.adversarial import Rules, discriminator_loss, generator_loss, image_game, normalise_spectrally, resting
+from pofx.nn.adversarial import Rules, discriminator_loss, generator_loss, image_recipe, normalise_spectrally, resting, vector_recipe
 from pofx.nn.conditioning import EMBEDDING, Conditioning, Embedding, Told
 from pofx.nn.conv import ConvDecoder, ConvEncoder
 from pofx.nn.mlp import MLP
@@ -138,7 +138,6 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
             raise UsageError("attention is between the places of an image's features: choose the architecture conv or residual")
         if config.minibatch_std and config.architecture == "dense" and not config.hidden:
             raise UsageError("minibatch-std is shown to the discriminator's last hidden layer: give hidden at least one")
-        self.rules = Rules(**{field.name: getattr(config, field.name) for field in dataclasses.fields(Rules)})
         self.observation = Observation(spec, "squared_error")
         self.code_prior = StandardNormal(config.latent_dim)
         width, shape, outputs = config.latent_dim, spec.shape, 1
@@ -170,11 +169,7 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
         """Convolutions for images and small dense networks for anything else."""
         if spec.kind == "images":
-            # Quick moves that slow down: after five minutes they are well ahead of small ones.
-            optimizer = Optimizer(lr=2e-3, betas=(0.0, 0.99), decay="linear", decay_start=0.3, final=0.1)
-            config = cls.Config(architecture="conv", optimizer=optimizer, discriminator_optimizer=optimizer)
-            batch_size, enough = image_game(spec, budget)
-            return Recipe(config=config, batch_size=batch_size, budget=enough, ema=0.998)
+            return image_recipe(cls.Config, spec, budget)
         if not spec.columns:
             # Few dimensions are hard where modes are far apart and narrow. Noise of the data's own dimension, quick moves that
             # come to rest and a penalty that fades find all of them, and leave little between them (benchmarks/modes.py).
@@ -189,15 +184,7 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
                 discriminator_optimizer=optimizer,
             )
             return Recipe(config=config, batch_size=256, budget=budget or Budget(steps=8000), ema=0.998)
-        optimizer = Optimizer(lr=1e-3, betas=(0.0, 0.99), decay="linear", final=0.1)
-        config = cls.Config(
-            latent_dim=max(8, min(64, math.prod(spec.shape))),
-            hidden=(128, 128, 128),
-            gamma=0.5,
-            optimizer=optimizer,
-            discriminator_optimizer=optimizer,
-        )
-        return Recipe(config=config, batch_size=256, budget=budget or Budget(steps=6000), ema=0.998)
+        return vector_recipe(cls.Config, budget, latent_dim=max(8, min(64, math.prod(spec.shape))))
 
     # ------------------------------------------------------------------------------------------------------ the game
 
@@ -222,28 +209,30 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
     def discriminator_loss(self, batch: Batch) -> Loss:
         """The terms `real` and `fake` (or `paired`) in the unit of the loss, and the penalties; an auxiliary classifier has `label`
         of the real examples and `fake_label` of as many generated ones. In training mode it also takes in the labels."""
-        label = self._label(batch, learn=True)
+        label = labels.shown(self.condition, batch.label, training=self.training)
         with torch.no_grad():
             fake = self._fake(len(batch.x), label)
         # Logits are asked for once for the real and once for as many generated examples, under the same labels.
         logit, outputs = self._listening(label)
-        loss = discriminator_loss(logit, batch.x, fake, self._rules())
+        loss = discriminator_loss(logit, batch.x, fake, self.rules)
         return self._naming(loss, {"label": outputs[0], "fake_label": outputs[1]}, label)
 
     def generator_loss(self, batch: Batch) -> Loss:
         """The term `adversarial`, in the unit of the loss, and `label` with an auxiliary classifier. Of the batch only its size and
         its labels are used, unless pairs are judged."""
-        label = self._label(batch)
+        label = labels.shown(self.condition, batch.label, training=self.training, learn=False)
         logit, outputs = self._listening(label)
         with resting(self.discriminator):
             paid, logits = generator_loss(logit, batch.x, self._fake(len(batch.x), label), self.rules)
         loss = Loss({"adversarial": paid}, metrics={"fake_logit": logits.detach().mean()})
         return self._naming(loss, {"label": outputs[0]}, label)
 
-    def _rules(self) -> Rules:
-        """The rules at this moment."""
+    @property
+    def rules(self) -> Rules:
+        """The rules at this moment: penalties fade."""
+        rules = Rules(**{field.name: getattr(self.config, field.name) for field in dataclasses.fields(Rules)})
         left = self.config.gamma_final ** float(self.progress)
-        return dataclasses.replace(self.rules, gamma=left * self.rules.gamma, gamma_fake=left * self.rules.gamma_fake)
+        return dataclasses.replace(rules, gamma=left * rules.gamma, gamma_fake=left * rules.gamma_fake)
 
     def _listening(self, label: Tensor | None) -> tuple[Callable[[Tensor], Float[Tensor, " batch"]], list[Tensor]]:
         """D(x) under these labels, and what else the discriminator says of each batch that it is asked about, in that order."""
@@ -265,13 +254,6 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
             {**loss.weights, **dict.fromkeys(named, self.config.auxiliary)},
             {**loss.metrics, "agreement": named["label"][1]},
         )
-
-    def _label(self, batch: Batch, *, learn: bool = False) -> Tensor | None:
-        if self.condition is None or batch.label is None or not self.training:
-            return None if self.condition is None else batch.label
-        if learn:
-            self.condition.learn(batch.label)
-        return labels.hide(batch.label)
 
     def _check(self, label: Tensor | None, n: int, *, missing: bool = True) -> None:
         labels.check(self.condition, label, n, "gan", missing=missing)

@@ -21,7 +21,7 @@ from torch.distributions import Distribution
 from pofx import core, losses
 from pofx.core import Batch, Budget, DataSpec, Decodes, Encodes, Judges, Loss, Model, Noise, Optimizer, Player, Recipe, Samples, UsageError
 from pofx.nn import labels
-from pofx.nn.adversarial import Rules, discriminator_loss, image_game
+from pofx.nn.adversarial import Rules, discriminator_loss, image_recipe, vector_recipe
 from pofx.nn.codes import Codes
 from pofx.nn.conv import ConvDecoder
 from pofx.nn.mlp import MLP
@@ -107,19 +107,8 @@ class InfoGAN(Model, Samples, Encodes, Decodes, Judges):
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
         """Convolutions for images and small dense networks for anything else."""
         if spec.kind == "images":
-            optimizer = Optimizer(lr=2e-3, betas=(0.0, 0.99), decay="linear", decay_start=0.3, final=0.1)
-            config = cls.Config(architecture="conv", optimizer=optimizer, discriminator_optimizer=optimizer)
-            batch_size, enough = image_game(spec, budget)
-            return Recipe(config=config, batch_size=batch_size, budget=enough, ema=0.998)
-        optimizer = Optimizer(lr=1e-3, betas=(0.0, 0.99), decay="linear", final=0.1)
-        config = cls.Config(
-            latent_dim=max(4, min(62, math.prod(spec.shape))),
-            hidden=(128, 128, 128),
-            gamma=0.5,
-            optimizer=optimizer,
-            discriminator_optimizer=optimizer,
-        )
-        return Recipe(config=config, batch_size=256, budget=budget or Budget(steps=6000), ema=0.998)
+            return image_recipe(cls.Config, spec, budget)
+        return vector_recipe(cls.Config, budget, latent_dim=max(4, min(62, math.prod(spec.shape))))
 
     # ------------------------------------------------------------------------------------------------------ the game
 

@@ -26,7 +26,7 @@ from pofx.nn.foreign import Foreign
 from pofx.nn.gaussian import Covariance, Gaussian
 from pofx.nn.mlp import MLP, Activation
 from pofx.nn.observation import Kind, Observation
-from pofx.nn.priors import Flow, Prior, StandardNormal, Vamp
+from pofx.nn.priors import Flow, Mixture, Prior, StandardNormal, Vamp
 
 CODES = 4096
 """Codes of a grid that are decoded at once."""
@@ -85,10 +85,10 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         """Standard deviation of a gaussian p(x|z), in units of x as the model sees it. None: it is learned."""
         covariance: Covariance = "diagonal"
         """Of the posterior q(z|x): diagonal, or full by a Cholesky factor."""
-        prior: Literal["normal", "vamp", "flow"] = "normal"
-        """p(z): N(0, I); vamp, a mixture of posteriors of learned pseudo-inputs; flow, a neural spline flow."""
+        prior: Literal["normal", "mixture", "vamp", "flow"] = "normal"
+        """p(z): N(0, I); mixture, of learned Gaussians; vamp, of posteriors of learned pseudo-inputs; flow, a neural spline flow."""
         components: core.Positive = 500
-        """Pseudo-inputs of the prior vamp."""
+        """Gaussians of the prior mixture, pseudo-inputs of the prior vamp."""
         importance_samples: core.Positive = 1
         """Draws of z for each example and step, K; from 2 on the loss is the importance-weighted bound."""
         beta: core.NonNegative = 1.0
@@ -135,6 +135,8 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         match config.prior:
             case "normal":
                 self.code_prior = StandardNormal(z)
+            case "mixture":
+                self.code_prior = Mixture(z, config.components)
             case "vamp":
                 self.code_prior = Vamp(spec.shape, config.components, bounded=spec.kind == "images", posterior=self.posterior)
             case "flow":
@@ -208,10 +210,7 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
     def loss(self, batch: Batch) -> Loss:
         """-E_q log p(x|z) and E_q log q(z|x) / p(z) with its warm-up, in closed form where p(z) is N(0, I), and what the settings
         add; in training mode it also counts the labels."""
-        label = batch.label if self.config.conditional else None
-        if self.training and label is not None and self.condition is not None:
-            self.condition.learn(label)
-            label = labels.hide(label)
+        label = labels.shown(self.condition, batch.label, training=self.training)
         config, q = self.config, self.posterior(batch.x, label)
         rise = self.risen(config.warmup)
         weight = config.beta * rise
@@ -285,7 +284,7 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
 
         Arguments:
             mode: the mean of p(x|z) or a draw from it. None: the mean for images, a draw for anything else.
-            temperature: multiplies the standard deviation of the prior (of each component of vamp, of the noise behind flow).
+            temperature: multiplies the standard deviation of the prior (of each component of mixture and vamp, of the noise behind flow).
         """
         self._check(label, n, missing=False)
         if self.condition is not None and label is None:

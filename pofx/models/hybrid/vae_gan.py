@@ -41,7 +41,7 @@ from pofx.core import (
     UsageError,
 )
 from pofx.nn import labels
-from pofx.nn.adversarial import Rules, discriminator_loss, image_game
+from pofx.nn.adversarial import Rules, discriminator_loss, image_recipe
 from pofx.nn.collapse import collapsed
 from pofx.nn.conditioning import naming
 from pofx.nn.conv import ConvDecoder, ConvEncoder
@@ -134,10 +134,7 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
         """Convolutions for images and small dense networks for anything else; some thousands of moves of each player."""
         if spec.kind == "images":
-            optimizer = Optimizer(lr=2e-3, betas=(0.0, 0.99), decay="linear", decay_start=0.3, final=0.1)
-            config = cls.Config(architecture="conv", beta=0.05, feature_weight=0.1, optimizer=optimizer, discriminator_optimizer=optimizer)
-            batch_size, enough = image_game(spec, budget)
-            return Recipe(config=config, batch_size=batch_size, budget=enough, ema=0.998)
+            return image_recipe(cls.Config, spec, budget, beta=0.05, feature_weight=0.1)
         latent_dim = max(2, min(16, math.prod(spec.shape)))
         config = cls.Config(latent_dim=latent_dim, beta=0.1)
         return Recipe(config=config, batch_size=256, budget=budget or Budget(steps=6000), ema=0.998)
