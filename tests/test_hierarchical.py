@@ -52,11 +52,33 @@ def test_the_divergence_is_the_mean_of_the_log_ratio(trained):
     _, mu, log_var = trained._walk(x, noise)
     eps = mu + (0.5 * log_var).exp() * noise
     ratio = losses.normal_log_prob(eps, mu, log_var) - losses.normal_log_prob(eps, 0.0, 0.0)
-    kl = float(trained.layer_kl(mu, log_var).sum())
+    kl = float(trained.layer_kl(mu, log_var, noise).sum())
     assert kl > 3
     assert float(ratio.mean()) == pytest.approx(kl, abs=5 * float(ratio.std()) / math.sqrt(len(ratio)))
     # Lower layers see what was drawn above them.
     assert mu[:, trained.ladder.codes[0] :].std(0).max() > 0.01
+
+
+@pytest.mark.parametrize("layers", [(1,), (1, 1), (2, 1)])
+def test_a_mixture_on_top_is_charged_and_scored_by_its_density(layers):
+    torch.manual_seed(0)
+    sizes = {"layers": layers, "latents": (2, 3)[: len(layers)], "widths": (16, 8)[: len(layers)]}
+    model = build(VECTORS, **sizes, prior="mixture", components=4).eval()
+    prior, n = model.prior(), 2000
+    x, noise = torch.randn(1, 3), torch.randn(n, model.latent)
+    with torch.no_grad():
+        output, mu, log_var = model._walk(x, noise)
+        eps = mu + (0.5 * log_var).exp() * noise
+        ratio = losses.normal_log_prob(eps, mu, log_var) - prior.log_prob(eps)
+        kl = model.layer_kl(mu, log_var, noise)
+        # The layers below have their divergence in closed form, which the mean over draws approaches.
+        closed = losses.normal_log_prob(eps[:, 2:], mu[:, 2:], log_var[:, 2:]) - losses.normal_log_prob(eps[:, 2:], 0.0, 0.0)
+        torch.testing.assert_close(kl[0], (ratio - closed).mean(), rtol=1e-4, atol=1e-4)
+        weighed = model._weigh(x)(slice(0, 1))(noise[None])[0]
+        torch.testing.assert_close(weighed, -model.observation.nll(output, x.expand(n, -1)) - ratio, rtol=1e-4, atol=1e-3)
+        drawn = model.code_prior.draw(Noise(0, 4000))
+        torch.testing.assert_close(drawn.mean(0), prior.mean, atol=0.1, rtol=0)
+        torch.testing.assert_close(drawn.std(0), prior.stddev, atol=0.1, rtol=0)
 
 
 def test_one_layer_is_a_plain_vae():

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
@@ -14,6 +15,8 @@ from pofx import losses
 from pofx.core import Noise, UsageError
 from pofx.nn.gaussian import Gaussian
 
+FAR = 60.0
+"""Nats behind the likeliest component from which on another one counts for no less: together they add some 1e-23 to the density."""
 SPREAD = 0.7
 """Standard deviation at first of each component of a mixture, where all of them together have 1."""
 
@@ -88,12 +91,18 @@ class _Mixture(Prior):
 
     def log_prob(self, z: Float[Tensor, "... latent"]) -> Float[Tensor, "..."]:
         """log of the mean of the K densities."""
-        mu, log_sigma = self.components()
+        return self._mixed(z, self.components())
+
+    @staticmethod
+    def _mixed(z: Float[Tensor, "... latent"], components: Components) -> Float[Tensor, "..."]:
+        mu, log_sigma = components
         precision = (-2 * log_sigma).exp()
         # ||(z - mu) / sigma||^2 as matrix products: every code meets every component.
         rows = z.flatten(0, -2)
         distance = rows.square() @ precision.T - 2 * rows @ (mu * precision).T + (mu.square() * precision).sum(1)
         log_density = -0.5 * (distance + math.log(2 * math.pi) * z.shape[-1]) - log_sigma.sum(1)
+        # Exponentials that underflow are many times as slow as others, and far components are nearly all there are.
+        log_density = torch.maximum(log_density, log_density.detach().amax(1, keepdim=True) - FAR)
         return (log_density.logsumexp(1) - math.log(len(mu))).view(z.shape[:-1])
 
     def draw(self, noise: Noise, temperature: float = 1.0) -> Float[Tensor, "n latent"]:
@@ -112,20 +121,31 @@ class Mixture(_Mixture):
     """A mixture of Gaussians whose centres and scales are learned; at first they lie like N(0, I) all together.
 
     Arguments:
-        latent: dimensions. components: K.
+        latent: dimensions. components: K. learned: dimensions, the first ones, that are a mixture, while the others are N(0, I)
+            apart from them; None: all.
 
     References:
         VAE with a VampPrior (Tomczak and Welling, 2018; MoG), https://arxiv.org/abs/1705.07120
     """
 
-    def __init__(self, latent: int, components: int) -> None:
+    def __init__(self, latent: int, components: int, *, learned: int | None = None) -> None:
         super().__init__()
-        self.mu = nn.Parameter(torch.randn(components, latent) * math.sqrt(1 - SPREAD**2))
-        self.log_sigma = nn.Parameter(torch.full((components, latent), math.log(SPREAD)))
+        learned = latent if learned is None else learned
+        self.others = latent - learned
+        self.mu = nn.Parameter(torch.randn(components, learned) * math.sqrt(1 - SPREAD**2))
+        self.log_sigma = nn.Parameter(torch.full((components, learned), math.log(SPREAD)))
+
+    def _learned(self) -> Components:
+        return Components(self.mu, self.log_sigma.clamp(-10, 10))
 
     def components(self) -> Components:
         """As they were learned."""
-        return Components(self.mu, self.log_sigma.clamp(-10, 10))
+        return Components(*(F.pad(part, (0, self.others)) for part in self._learned()))
+
+    def log_prob(self, z: Float[Tensor, "... latent"]) -> Float[Tensor, "..."]:
+        """log of the mean of the K densities; of what is N(0, I) in closed form."""
+        learned, others = z.split((z.shape[-1] - self.others, self.others), -1)
+        return self._mixed(learned, self._learned()) + losses.normal_log_prob(others, 0.0, 0.0)
 
 
 class Vamp(_Mixture):

@@ -4,7 +4,7 @@
 
 Inference goes top-down along the decoder's own path (a ladder), with features of x gathered bottom-up. Each layer's code
 is written in standardised variables, z_l = mu_l(z_<l) + sigma_l(z_<l) eps_l, so that the prior over all eps together is
-N(0, I): a code is the eps of all layers side by side, the top one first.
+N(0, I), or on top a mixture: a code is the eps of all layers side by side, the top one first.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
-from torch.distributions import Independent
+from torch.distributions import Distribution
 
 from pofx import core, losses
 from pofx.core import Batch, Budget, DataSpec, Decodes, Encodes, Loss, Model, Noise, Optimizer, Recipe, Samples, Scores, UsageError
@@ -23,7 +23,7 @@ from pofx.nn import importance, labels
 from pofx.nn.conv import LARGE, pyramid
 from pofx.nn.ladder import Ladder, Scale
 from pofx.nn.observation import Observation
-from pofx.nn.priors import StandardNormal
+from pofx.nn.priors import Mixture, Prior, StandardNormal
 
 IDLE = 0.01
 """Nats an example below which a layer of latents holds nothing."""
@@ -66,6 +66,10 @@ class HierarchicalVAE(Model, Samples, Encodes, Decodes, Scores):
         likelihood: Literal["bernoulli", "gaussian", "logistic"] | None = None
         """p(x|z). None: bernoulli for binary images, logistic for 8-bit ones, gaussian for real numbers (scales are
         learned). bernoulli and gaussian on 8-bit images are losses without a likelihood."""
+        prior: Literal["normal", "mixture"] = "normal"
+        """p of the top layer's code: N(0, I), or a mixture of learned Gaussians."""
+        components: core.Positive = 500
+        """Gaussians of the prior mixture."""
         beta: core.NonNegative = 1.0
         """Weight of the divergences."""
         warmup: core.Fraction = 0.1
@@ -80,7 +84,9 @@ class HierarchicalVAE(Model, Samples, Encodes, Decodes, Scores):
         self.observation = Observation(spec, config.likelihood or Observation.natural(spec))
         self.ladder = Ladder(spec.shape, _scales(spec, config), dropout=config.dropout)
         self.latent = sum(self.ladder.codes)
-        self.code_prior = StandardNormal(self.latent)
+        self.code_prior: Prior = StandardNormal(self.latent)
+        if config.prior == "mixture":
+            self.code_prior = Mixture(self.latent, config.components, learned=self.ladder.codes[0])
 
     @classmethod
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
@@ -126,7 +132,7 @@ class HierarchicalVAE(Model, Samples, Encodes, Decodes, Scores):
         noise = torch.randn(len(batch.x), self.latent, device=batch.x.device)
         output, mu, log_var = self._walk(batch.x, noise)
         reconstruction = self.observation.nll(output, batch.x).mean()
-        kl = self.layer_kl(mu, log_var)
+        kl = self.layer_kl(mu, log_var, noise)
         terms = {"reconstruction": reconstruction, "kl": kl.sum()}
         config, progress = self.config, float(self.progress)
         weight = config.beta * self.risen(config.warmup)
@@ -137,15 +143,25 @@ class HierarchicalVAE(Model, Samples, Encodes, Decodes, Scores):
             weights["free_bits"] = weight
         return Loss(terms, weights=weights, metrics={f"kl_{i + 1}": value.detach() for i, value in enumerate(kl)})
 
-    def layer_kl(self, mu: Float[Tensor, "batch codes"], log_var: Float[Tensor, "batch codes"]) -> Float[Tensor, " layers"]:
-        """E_q KL(q(z_l|x, z_<l) || p(z_l|z_<l)) of each layer, in nats per example."""
+    def layer_kl(
+        self, mu: Float[Tensor, "batch codes"], log_var: Float[Tensor, "batch codes"], noise: Float[Tensor, "batch codes"]
+    ) -> Float[Tensor, " layers"]:
+        """E_q KL(q(z_l|x, z_<l) || p(z_l|z_<l)) of each layer, in nats per example: in closed form, where p is a mixture by the
+        codes that `noise` leads to."""
         parts = zip(mu.split(self.ladder.codes, 1), log_var.split(self.ladder.codes, 1), strict=True)
-        return torch.stack([losses.kl_to_standard_normal(*part).mean() for part in parts])
+        kl = torch.stack([losses.kl_to_standard_normal(*part).mean() for part in parts])
+        if self.config.prior == "normal":
+            return kl
+        # All layers together less those that have a closed form.
+        eps, top = mu + (0.5 * log_var).exp() * noise, self.ladder.codes[0]
+        others = losses.normal_log_prob(eps[:, top:], 0.0, 0.0)
+        ratio = _log_q(noise[:, :top], log_var[:, :top]) - (self.code_prior.log_prob(eps) - others)
+        return torch.cat((ratio.mean()[None], kl[1:]))
 
     def symptoms(self, batch: Batch) -> Mapping[str, str]:
         """Layers whose posterior is their prior."""
         noise = torch.randn(len(batch.x), self.latent, generator=torch.Generator().manual_seed(0)).to(batch.x.device)
-        kl = self.layer_kl(*self._walk(batch.x, noise)[1:]).tolist()
+        kl = self.layer_kl(*self._walk(batch.x, noise)[1:], noise).tolist()
         idle = [str(i + 1) for i, value in enumerate(kl) if value < IDLE]
         if not idle:
             return {}
@@ -158,8 +174,8 @@ class HierarchicalVAE(Model, Samples, Encodes, Decodes, Scores):
 
     # ------------------------------------------------------------------------------------------------- capabilities
 
-    def prior(self) -> Independent:
-        """N(0, I) over the standardised codes of all layers."""
+    def prior(self) -> Distribution:
+        """That of the standardised codes of all layers: N(0, I) but for a mixture on top."""
         return self.code_prior.distribution()
 
     def encode(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, "batch latent"]:
@@ -188,7 +204,7 @@ class HierarchicalVAE(Model, Samples, Encodes, Decodes, Scores):
 
         Arguments:
             mode: the mean of p(x|z) or a draw from it. None: the mean for images, a draw for anything else.
-            temperature: multiplies the standard deviation of every layer's prior.
+            temperature: multiplies the standard deviation of every layer's prior (of each component of a mixture).
         """
         labels.refuse(label, "a hierarchical_vae")
         z = (self.fitted or self.code_prior).draw(noise, temperature=temperature)
@@ -218,13 +234,17 @@ class HierarchicalVAE(Model, Samples, Encodes, Decodes, Scores):
                 output, mu, log_var = self._walk(x[part], noise)
                 nll = self.observation.nll(output, x[part].repeat_interleave(k, 0))
                 eps = mu + (0.5 * log_var).exp() * noise
-                # log p(eps) - log q(eps|x)
-                ratio = 0.5 * (noise.square() + log_var - eps.square()).sum(1)
+                ratio = self.code_prior.log_prob(eps) - _log_q(noise, log_var)
                 return (ratio - nll).view(-1, k)
 
             return log_weight
 
         return rows
+
+
+def _log_q(noise: Float[Tensor, "rows codes"], log_var: Float[Tensor, "rows codes"]) -> Float[Tensor, " rows"]:
+    """log q(eps|x) of eps = mu + sigma noise."""
+    return losses.normal_log_prob(noise, 0.0, 0.0) - 0.5 * log_var.sum(1)
 
 
 def _scales(spec: DataSpec, config: HierarchicalVAE.Config) -> list[Scale]:
