@@ -76,6 +76,9 @@ KINDS = {
     "no noise": _broken(lambda c: {}, COLLAPSES, deaf=True),
     "a hundred examples": _broken(lambda c: {"gamma": 0.01}, OVERFITS, COPIES, WINS, COLLAPSES, examples=100),
     "fast generator": _broken(lambda c: {"generator_steps": 5, **_optimizers(c, 20, 0.05)}, COLLAPSES, DEAD, OSCILLATES, DIVERGES),
+    "minimax, no penalty": _broken(
+        lambda c: {"loss": "minimax", "gamma": 0.0, "discriminator_steps": 3}, WINS, COLLAPSES, DIVERGES, OSCILLATES
+    ),
     "crushing penalty": _broken(lambda c: {"gamma": 1e5}, DEAD, COLLAPSES),
 }
 
