@@ -70,12 +70,12 @@ def parameters(player):
     return [parameter for _, parameter in player.parameters()]
 
 
-def moving(model, player):
-    """Freezes everybody else, as the trainer does, and sets the clock to the middle of the player's span."""
+def moving(model, player, share=0.5):
+    """Freezes everybody else, as the trainer does, and sets the clock to a share of the player's span."""
     model.train().requires_grad_(False)
     for parameter in parameters(player):
         parameter.requires_grad_(True)
-    model.progress.fill_(sum(player.span) / 2)
+    model.progress.fill_(player.span[0] + share * (player.span[1] - player.span[0]))
 
 
 def total(player, batch, seed=1):
@@ -142,7 +142,8 @@ def test_players_cover_every_parameter_and_each_gets_a_gradient(name, case):
     optimizers = {player.name: optim.build(player) for player in players}
     for move in range(4):
         for player in players:
-            moving(model, player)
+            # A network that grows has some layers early, others late.
+            moving(model, player, (move + 0.5) / 4)
             flags = {key: p.requires_grad for key, p in model.named_parameters()}
             for parameter in model.parameters():
                 parameter.grad = None
