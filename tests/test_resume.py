@@ -51,7 +51,7 @@ def test_killed_and_resumed_equals_straight(name, tmp_path):
 
 SWITCHES = {
     "phase-epochs": 0.5, "architecture": "residual", "channels": 8, "spectral-norm": "true", "minibatch-std": 4, "attention": "true",
-    "relativistic": "true", "gamma-fake": 0.1, "wgan-gp": 1.0, "dragan": 1.0,
+    "relativistic": "true", "gamma-fake": 0.1, "wgan-gp": 1.0, "dragan": 1.0, "augment": "shift",
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from pofx import losses
 from pofx.core import Budget, Config, DataSpec, Loss, Optimizer, Recipe
+from pofx.nn.augmentation import Augmentation
 from pofx.nn.conv import LARGE
 from pofx.nn.minibatch import RunningMean
 
@@ -41,7 +42,9 @@ class Rules:
     dragan: float = 0.0
 
 
-def discriminator_loss(logit: Logit, x: Float[Tensor, "batch ..."], fake: Float[Tensor, "fakes ..."], rules: Rules) -> Loss:
+def discriminator_loss(
+    logit: Logit, x: Float[Tensor, "batch ..."], fake: Float[Tensor, "fakes ..."], rules: Rules, *, augmentation: Augmentation | None = None
+) -> Loss:
     """The terms `real` and `fake`, or `paired`, in the unit of the loss; the penalties that have a weight: `penalty` (R1),
     `fake_penalty` (R2), `wgan_gp`, `dragan`; the mean logits as metrics.
 
@@ -49,7 +52,10 @@ def discriminator_loss(logit: Logit, x: Float[Tensor, "batch ..."], fake: Float[
         logit: from n examples to their n logits; it is asked once for `x`, once for `fake`, and once for the points of each
             other penalty.
         fake: as many as `x` where the rules pair them or take WGAN-GP.
+        augmentation: changes what is judged; an adaptive one takes in the logits of this move, and the metric `augmentation` is its
+            strength.
     """
+    logit = _augmented(logit, augmentation)
     terms: dict[str, Tensor] = {}
     weights = {"penalty": rules.gamma, "fake_penalty": rules.gamma_fake, "wgan_gp": rules.wgan_gp, "dragan": rules.dragan}
     weights = {name: weight for name, weight in weights.items() if weight}
@@ -80,17 +86,23 @@ def discriminator_loss(logit: Logit, x: Float[Tensor, "batch ..."], fake: Float[
         if rules.relativistic
         else {"real": loss.of_real(on_real), "fake": loss.of_fake(on_fake)}
     )
-    return Loss(
-        {**game, **terms},
-        weights=weights,
-        metrics={"real_logit": on_real.detach().mean(), "fake_logit": on_fake.detach().mean()},
-    )
+    metrics = {"real_logit": on_real.detach().mean(), "fake_logit": on_fake.detach().mean()}
+    if augmentation is not None and augmentation.changes:
+        augmentation.adapt(losses.paired(on_real, on_fake) if rules.relativistic else on_real)
+        metrics["augmentation"] = augmentation.strength.clone()
+    return Loss({**game, **terms}, weights=weights, metrics=metrics)
+
+
+def _augmented(logit: Logit, augmentation: Augmentation | None) -> Logit:
+    return logit if augmentation is None or not augmentation.changes else lambda x: logit(augmentation(x))
 
 
 def generator_loss(
-    logit: Logit, x: Float[Tensor, "batch ..."], fake: Float[Tensor, "batch ..."], rules: Rules
+    logit: Logit, x: Float[Tensor, "batch ..."], fake: Float[Tensor, "batch ..."], rules: Rules, *, augmentation: Augmentation | None = None
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " batch"]]:
-    """What the generator pays, in the unit of the loss, and the logits of its examples; `x` matters only to rules that pair."""
+    """What the generator pays, in the unit of the loss, and the logits of its examples; `x` matters only to rules that pair.
+    `augmentation` changes what is judged."""
+    logit = _augmented(logit, augmentation)
     with parametrize.cached():
         on_fake = logit(fake)
         seen = on_fake

@@ -40,6 +40,7 @@ from pofx.core import (
 )
 from pofx.nn import labels
 from pofx.nn.adversarial import Rules, discriminator_loss, generator_loss, image_recipe, normalise_spectrally, resting, vector_recipe
+from pofx.nn.augmentation import Augmentation, Change
 from pofx.nn.conditioning import EMBEDDING, Conditioning, Embedding, Told
 from pofx.nn.conv import ConvDecoder, ConvEncoder
 from pofx.nn.mlp import MLP
@@ -101,6 +102,11 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
         """Weight of the WGAN-GP penalty, E (||grad D|| - 1)^2 between real and generated examples; 10 is usual."""
         dragan: core.NonNegative = 0.0
         """Weight of the DRAGAN penalty, E (||grad D|| - 1)^2 around real examples; 10 is usual."""
+        augment: tuple[Change, ...] = ()
+        """How images are changed at random before the discriminator judges them, real and generated ones alike: flip (left and right),
+        shift, colour, cutout. For few examples."""
+        augment_strength: Annotated[float | None, core.Range(0, 1)] = None
+        """How often each change is made. None: it follows how surely the discriminator knows the training examples."""
         conditional: bool = False
         """Whether to learn P(x|label); needs data with labels: classes, attributes or values."""
         conditioning: Conditioning = "projection"
@@ -138,6 +144,7 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
             raise UsageError("attention is between the places of an image's features: choose the architecture conv or residual")
         if config.minibatch_std and config.architecture == "dense" and not config.hidden:
             raise UsageError("minibatch-std is shown to the discriminator's last hidden layer: give hidden at least one")
+        self.augmentation = Augmentation(spec, config.augment, config.augment_strength)
         self.observation = Observation(spec, "squared_error")
         self.code_prior = StandardNormal(config.latent_dim)
         width, shape, outputs = config.latent_dim, spec.shape, 1
@@ -214,7 +221,7 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
             fake = self._fake(len(batch.x), label)
         # Logits are asked for once for the real and once for as many generated examples, under the same labels.
         logit, outputs = self._listening(label)
-        loss = discriminator_loss(logit, batch.x, fake, self.rules)
+        loss = discriminator_loss(logit, batch.x, fake, self.rules, augmentation=self.augmentation)
         return self._naming(loss, {"label": outputs[0], "fake_label": outputs[1]}, label)
 
     def generator_loss(self, batch: Batch) -> Loss:
@@ -223,7 +230,8 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
         label = labels.shown(self.condition, batch.label, training=self.training, learn=False)
         logit, outputs = self._listening(label)
         with resting(self.discriminator):
-            paid, logits = generator_loss(logit, batch.x, self._fake(len(batch.x), label), self.rules)
+            fake = self._fake(len(batch.x), label)
+            paid, logits = generator_loss(logit, batch.x, fake, self.rules, augmentation=self.augmentation)
         loss = Loss({"adversarial": paid}, metrics={"fake_logit": logits.detach().mean()})
         return self._naming(loss, {"label": outputs[0]}, label)
 

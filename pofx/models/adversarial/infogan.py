@@ -11,7 +11,7 @@ categorical and continuous, and find classes and traits of the data that nobody 
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float, Shaped
@@ -22,6 +22,7 @@ from pofx import core, losses
 from pofx.core import Batch, Budget, DataSpec, Decodes, Encodes, Judges, Loss, Model, Noise, Optimizer, Player, Recipe, Samples, UsageError
 from pofx.nn import labels
 from pofx.nn.adversarial import Rules, discriminator_loss, image_recipe, vector_recipe
+from pofx.nn.augmentation import Augmentation, Change
 from pofx.nn.codes import Codes
 from pofx.nn.conv import ConvDecoder
 from pofx.nn.mlp import MLP
@@ -75,6 +76,11 @@ class InfoGAN(Model, Samples, Encodes, Decodes, Judges):
         """Weight of the information about the codes (lambda)."""
         gamma: core.NonNegative = 0.3
         """Weight of the R1 penalty, 1/2 E ||grad_x D(x)||^2."""
+        augment: tuple[Change, ...] = ()
+        """How images are changed at random before the discriminator judges them, real and generated ones alike: flip (left and right),
+        shift, colour, cutout. For few examples."""
+        augment_strength: Annotated[float | None, core.Range(0, 1)] = None
+        """How often each change is made. None: it follows how surely the discriminator knows the training examples."""
         optimizer: Optimizer = dataclasses.field(default_factory=lambda: Optimizer(lr=5e-4, betas=(0.0, 0.99)))
         """How the generator's weights move."""
         discriminator_optimizer: Optimizer = dataclasses.field(default_factory=lambda: Optimizer(lr=5e-4, betas=(0.0, 0.99)))
@@ -91,6 +97,7 @@ class InfoGAN(Model, Samples, Encodes, Decodes, Judges):
         super().__init__(spec, config)
         if config.architecture == "conv" and spec.kind != "images":
             raise UsageError(f"architecture conv is for images, and these data are {spec.kind}: choose dense")
+        self.augmentation = Augmentation(spec, config.augment, config.augment_strength)
         self.observation = Observation(spec, "squared_error")
         self.codes = Codes(config.categories, config.continuous)
         width = self.codes.width + config.latent_dim
@@ -135,13 +142,13 @@ class InfoGAN(Model, Samples, Encodes, Decodes, Judges):
             return self.head(seen[-1])[:, 0]
 
         # Logits are asked for once for the real and once for the generated examples.
-        loss = discriminator_loss(logit, batch.x, fake, Rules(gamma=self.config.gamma))
+        loss = discriminator_loss(logit, batch.x, fake, Rules(gamma=self.config.gamma), augmentation=self.augmentation)
         return self._informed(loss, seen[1], code)
 
     def generator_loss(self, batch: Batch) -> Loss:
         """The terms `adversarial`, non-saturating, and `information`, in nats. Of the batch only its size is used."""
         code = self.codes.random(len(batch.x), self.device)
-        features = self._features(self._fake(code))
+        features = self._features(self.augmentation(self._fake(code)))
         logits = self.head(features)[:, 0]
         loss = Loss({"adversarial": losses.NON_SATURATING.of_generator(logits)}, metrics={"fake_logit": logits.detach().mean()})
         return self._informed(loss, features, code)

@@ -38,6 +38,7 @@ from pofx.core import (
 )
 from pofx.nn import labels
 from pofx.nn.adversarial import Rules, discriminator_loss, generator_loss, image_recipe, resting
+from pofx.nn.augmentation import Augmentation, Change
 from pofx.nn.growing import GrowingDiscriminator, GrowingGenerator, enlarge, halve, sizes
 from pofx.nn.priors import StandardNormal
 
@@ -80,6 +81,11 @@ class ProgressiveGAN(Model, Samples, Decodes, Judges, Trajectory):
         """Weight of the WGAN-GP penalty, E (||grad D|| - 1)^2 between real and generated examples."""
         minibatch_std: Annotated[int, core.Range(0)] = 4
         """Examples in a group whose standard deviation the discriminator sees; 0: it judges each example alone."""
+        augment: tuple[Change, ...] = ()
+        """How images are changed at random before the discriminator judges them, real and generated ones alike: flip (left and right),
+        shift, colour, cutout. For few examples."""
+        augment_strength: Annotated[float | None, core.Range(0, 1)] = None
+        """How often each change is made. None: it follows how surely the discriminator knows the training examples."""
         optimizer: Optimizer = dataclasses.field(default_factory=lambda: Optimizer(lr=1e-3, betas=(0.0, 0.99)))
         """How the generator's weights move."""
         discriminator_optimizer: Optimizer = dataclasses.field(default_factory=lambda: Optimizer(lr=1e-3, betas=(0.0, 0.99)))
@@ -94,6 +100,7 @@ class ProgressiveGAN(Model, Samples, Decodes, Judges, Trajectory):
         super().__init__(spec, config)
         self.sizes = sizes(spec.shape)
         self.schedule = Schedule.of(config.stable, config.fade, self.sizes)
+        self.augmentation = Augmentation(spec, config.augment, config.augment_strength)
         self.code_prior = StandardNormal(config.latent_dim)
         self.generator = GrowingGenerator(config.latent_dim, spec.shape, channels=config.channels)
         self.discriminator = GrowingDiscriminator(spec.shape, channels=config.channels, minibatch_std=config.minibatch_std)
@@ -134,7 +141,7 @@ class ProgressiveGAN(Model, Samples, Decodes, Judges, Trajectory):
         """The terms `real` and `fake` (or `paired`) in the unit of the loss, and the penalties; the metrics `stage` and `alpha`."""
         with torch.no_grad():
             fake = self._images(torch.randn(len(batch.x), self.config.latent_dim, device=self.device))
-        loss = discriminator_loss(self._logit, self.coarse(batch.x), fake, self.rules)
+        loss = discriminator_loss(self._logit, self.coarse(batch.x), fake, self.rules, augmentation=self.augmentation)
         stage, alpha = (torch.tensor(float(value)) for value in self.stage)
         return Loss(loss.terms, loss.weights, {**loss.metrics, "stage": stage, "alpha": alpha})
 
@@ -142,7 +149,7 @@ class ProgressiveGAN(Model, Samples, Decodes, Judges, Trajectory):
         """The term `adversarial`, in the unit of the loss."""
         fake = self._images(torch.randn(len(batch.x), self.config.latent_dim, device=self.device))
         with resting(self.discriminator):
-            paid, logits = generator_loss(self._logit, self.coarse(batch.x), fake, self.rules)
+            paid, logits = generator_loss(self._logit, self.coarse(batch.x), fake, self.rules, augmentation=self.augmentation)
         return Loss({"adversarial": paid}, metrics={"fake_logit": logits.detach().mean()})
 
     def coarse(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels new_height new_width"]:

@@ -1,0 +1,32 @@
+"""What a discriminator sees: real and generated examples, and the same as they are changed before it judges them."""
+
+import torch
+from matplotlib.figure import Figure
+
+from pofx import examples, figures
+from pofx.core import Judges, Model, Samples, UsageError, mix
+from pofx.data.dataset import Dataset
+from pofx.data.images import grid
+from pofx.run import Run
+
+needs = (Samples, Judges)
+
+SHOWN = 12
+
+
+def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
+    """Four rows, with the changes as often as the run makes them now. Raises `UsageError` for a model that changes nothing."""
+    augmentation = getattr(model, "augmentation", None)
+    if augmentation is None or not augmentation.changes:
+        raise UsageError(
+            "the figure augmentation has nothing to show: nothing is changed before the discriminator sees it (--model.augment)"
+        )
+    real = examples.some(dataset.train, SHOWN, seed=seed).x
+    made = examples.draw(model, len(real), seed=seed)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(mix(seed, "augmentation"))
+        shown = [real, augmentation.changed(real), made, augmentation.changed(made)]
+    strength = float(augmentation.strength)
+    title = f"what the discriminator sees: {', '.join(augmentation.changes)}, each in {strength:.0%} of the images"
+    names = ("training", "as seen", "generated", "as seen")
+    return figures.picture(grid(torch.cat(shown).clamp(0, 1), len(real), gap=figures.GAP), title, rows=names)
