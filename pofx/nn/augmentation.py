@@ -90,8 +90,9 @@ class Augmentation(nn.Module):
             raise UsageError(f"augment-strength is how often images are changed: say how as well, --model.augment {' '.join(CHANGES)}")
         self.changes = tuple(name for name in CHANGES if name in changes)
         self.adaptive = strength is None
-        self.register_buffer("strength", torch.tensor(float(strength or 0.0)))
-        self.register_buffer("known", torch.zeros(()))
+        # Of a model that changes nothing no checkpoint tells of it.
+        self.register_buffer("strength", torch.tensor(float(strength or 0.0)), persistent=bool(changes))
+        self.register_buffer("known", torch.zeros(()), persistent=bool(changes))
 
     def forward(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         """Images in [0, 1] as a discriminator is to see them, by the global generator; as they are in evaluation mode."""

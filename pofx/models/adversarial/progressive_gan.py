@@ -160,9 +160,9 @@ class ProgressiveGAN(Model, Samples, Decodes, Judges, Trajectory):
         return x if alpha == 1 else torch.lerp(enlarge(halve(x), self.sizes[stage]), x, alpha)
 
     def _images(self, z: Float[Tensor, "batch latent"], stage: int | None = None) -> Float[Tensor, "batch channels new_height new_width"]:
-        """Images in [0, 1] at the size of a stage, by default of the present one as far as it is faded in."""
+        """Images in [0, 1] at the size of a stage, by default the present one, which is shown as far as it is faded in."""
         now, alpha = self.stage
-        return self.generator(z, now if stage is None else stage, alpha if stage is None else 1.0).sigmoid()
+        return self.generator(z, *((now, alpha) if stage in (None, now) else (stage, 1.0))).sigmoid()
 
     def _whole(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels new_height new_width"]:
         """Images of a stage at the full size, through all sizes between, so that halving them leads back."""
