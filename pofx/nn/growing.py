@@ -52,20 +52,23 @@ class EqualLinear(nn.Linear):
     """A linear layer whose weights start at N(0, 1) and are scaled by gain / sqrt(inputs) each time they are used, so that an optimizer
     with normalised steps moves all layers at one rate.
 
+    Arguments:
+        rate: of this layer in that of the others; its weights start larger and are scaled down by as much.
+
     References:
         Progressive Growing of GANs for Improved Quality, Stability, and Variation (Karras et al., 2018), section 4.1,
         https://arxiv.org/abs/1710.10196
     """
 
-    def __init__(self, inputs: int, outputs: int, *, gain: float = math.sqrt(2)) -> None:
+    def __init__(self, inputs: int, outputs: int, *, gain: float = math.sqrt(2), rate: float = 1.0) -> None:
         super().__init__(inputs, outputs)
-        self.scale = gain / math.sqrt(inputs)
-        nn.init.normal_(self.weight)
+        self.scale, self.rate = gain * rate / math.sqrt(inputs), rate
+        nn.init.normal_(self.weight, std=1 / rate)
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) to (..., outputs)."""
-        return F.linear(x, self.weight * self.scale, self.bias)
+        return F.linear(x, self.weight * self.scale, self.bias * self.rate)
 
 
 class EqualConv(nn.Conv2d):

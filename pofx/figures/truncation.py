@@ -1,0 +1,27 @@
+"""The same samples under a stronger and stronger truncation: fewer rarities, and less variety."""
+
+import inspect
+
+import torch
+from matplotlib.figure import Figure
+
+from pofx import examples, figures
+from pofx.core import Model, Samples, UsageError
+from pofx.data.dataset import Dataset
+from pofx.data.images import grid
+from pofx.run import Run
+
+needs = (Samples,)
+
+SHOWN = 10
+VALUES = (None, 1.0, 0.8, 0.6, 0.4, 0.2)
+
+
+def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
+    """A row for each truncation, from equal seeds. Raises `UsageError` for a model that cannot truncate."""
+    if "truncation" not in inspect.signature(model.sample).parameters:  # type: ignore[attr-defined]
+        raise UsageError(f"the figure truncation needs a model that can truncate its noise, which {type(model).__name__} cannot")
+    figures.images_only(model, "truncation")
+    rows = [examples.draw(model, SHOWN, seed=seed, truncation=value) for value in VALUES]
+    names = ["none" if value is None else f"{value:g}" for value in VALUES]
+    return figures.picture(grid(torch.cat(rows), SHOWN, gap=figures.GAP), "samples by truncation", rows=names)
