@@ -35,9 +35,6 @@ from pofx.nn import labels
 from pofx.nn.gated import GatedPixels
 from pofx.nn.levels import Levels, LogisticMixture, Softmax
 
-PART = 64
-"""Images that are scored at once."""
-
 
 class PixelCNN(Model, Samples, Scores, Completes):
     """Two stacks of gated convolutions, of the rows above and of the row itself, and a distribution over a pixel's levels.
@@ -56,6 +53,7 @@ class PixelCNN(Model, Samples, Scores, Completes):
     """
 
     kinds = frozenset({"images"})
+    in_order = True
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Config(core.Config):
@@ -143,15 +141,8 @@ class PixelCNN(Model, Samples, Scores, Completes):
         """Exact log p(x) in nats; a conditional model without labels gives log sum_y p(y) p(x|y) over the training marginal, a lower
         bound in the mean where this has so many different rows of attributes or values that some of them stand for all."""
         labels.check(self.condition, label, len(x), "pixel_cnn")
-        space: Literal["binary", "8-bit"] = "binary" if self.spec.bits == 1 else "8-bit"
-        if self.condition is None or label is not None:
-            rows = [None] * len(x) if label is None else label.split(PART)
-            nats = torch.cat([-self._nll(part, y) for part, y in zip(x.split(PART), rows, strict=False)])
-            return Likelihood(nats, "exact", space)
-        mixed, log_marginal, whole = self.condition.mixture()
-        each = [torch.cat([-self._nll(part, y.expand(len(part), *y.shape)) for part in x.split(PART)]) for y in mixed]
-        nats = (torch.stack(each) + log_marginal[:, None]).logsumexp(0)
-        return Likelihood(nats, "exact" if whole else "lower bound", space)
+        nats, kind = labels.exact_log_prob(self.condition, self._nll, x, label)
+        return Likelihood(nats, kind, "binary" if self.spec.bits == 1 else "8-bit")
 
     @torch.no_grad()
     def sample(
