@@ -6,7 +6,10 @@ import math
 import pytest
 import torch
 
+from pofx import data
+from pofx.baselines import ContextCoder
 from pofx.core import Batch, Classes, DataSpec, Noise, UsageError
+from pofx.data.dataset import Split
 from pofx.models.autoregressive.pixel_cnn import PixelCNN
 from pofx.nn.levels import LogisticMixture, Softmax
 
@@ -252,3 +255,22 @@ def test_training_comes_below_the_independent_pixels():
     assert float(model.loss(Batch(x)).total.detach()) < 1.2 * 6 * math.log(2)
     drawn = model.eval().sample(8, noise=Noise(0, 8))
     assert float((drawn[:, :, 1:] == drawn[:, :, :-1]).float().mean()) > 0.95
+
+
+def test_the_counting_coder_is_normalised_and_sees_neighbours():
+    random = torch.Generator().manual_seed(0)
+    stripes = (torch.rand(200, 1, 1, 4, generator=random) < 0.5).to(torch.uint8).expand(-1, -1, 4, -1).contiguous() * 255
+    coder = ContextCoder(data.from_arrays(stripes.numpy(), options=data.Options(validation=0.0, bits=1)).train, 2)
+    every = torch.tensor(list(itertools.product((0.0, 1.0), repeat=4))).view(-1, 1, 2, 2)
+    assert coder.log_prob(every).exp().sum().item() == pytest.approx(1, abs=1e-9)
+    # Four fair coins, and twelve pixels that follow from those above: far below sixteen coins.
+    nats = -coder.log_prob(stripes.float() / 255)
+    assert 4 * math.log(2) - 0.2 < float(nats.mean()) < 8 * math.log(2)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 2), (2, 1, 1)])
+def test_the_counting_coder_of_levels_is_normalised(shape):
+    x = torch.randint(256, (50, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    coder = ContextCoder(Split(x, bits=8), 256)
+    level = torch.arange(256) / 255
+    assert coder.log_prob(torch.cartesian_prod(level, level).view(-1, *shape)).exp().sum().item() == pytest.approx(1, abs=1e-6)

@@ -111,14 +111,16 @@ class PixelCNN(Model, Samples, Scores, Completes):
 
     @classmethod
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
-        """A deep network for many images, a small one with some dropout for few; smaller batches of larger images."""
+        """A deep network for many images, wider where there is time for it; a small one with some dropout for few images; smaller
+        batches of larger images."""
         optimizer = Optimizer(name="muon", lr=2e-3, matrix_lr=2e-2, betas=(0.9, 0.95), momentum=0.95, warmup=0.02, decay="linear")
-        pixels = math.prod(spec.shape[1:])
-        batch_size = max(4, min(32, 2**15 // pixels))
+        batch_size = max(4, min(32, 2**15 // math.prod(spec.shape[1:])))
         if 0 < spec.size < 5000:
             config = cls.Config(depth=4, dropout=0.1, optimizer=optimizer)
             return Recipe(config=config, batch_size=batch_size, budget=budget or Budget(steps=1500), ema=0.998)
-        return Recipe(config=cls.Config(optimizer=optimizer), batch_size=batch_size, budget=budget or Budget(epochs=4), ema=0.998)
+        long = budget is not None and ((budget.minutes or 0) >= 30 or (budget.epochs or 0) >= 8)
+        config = cls.Config(width=64 if long else 32, optimizer=optimizer)
+        return Recipe(config=config, batch_size=batch_size, budget=budget or Budget(epochs=4), ema=0.998)
 
     # ----------------------------------------------------------------------------------------------------- training
 
