@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from pofx.losses import LEVELS, discretised_logistic_nll
@@ -30,20 +30,23 @@ class Levels(nn.Module, ABC):
     @abstractmethod
     def draw(
         self,
-        features: Float[Tensor, "n features"],
-        x: Float[Tensor, "n channels"],
-        keep: Bool[Tensor, "n channels"],
-        uniform: Float[Tensor, "n channels 2"],
+        features: Tensor,
+        x: Tensor,
+        keep: Tensor,
+        uniform: Tensor,
         temperature: float = 1.0,
-    ) -> Float[Tensor, "n channels"]:
-        """Pixels, of which the channels in `keep` are those of x and the others follow from the random numbers in [0, 1).
+    ) -> Tensor:
+        """Pixels (n, channels), of which the channels in `keep` (n, channels) are those of x and the others follow from features
+        (n, features) and the random numbers `uniform` (n, channels, 2) in [0, 1). (Shapes that are declared are checked in tests,
+        which takes as long as drawing a pixel.)
 
         A channel is drawn given the earlier ones, kept or drawn. temperature: divides logits, and multiplies scales.
         """
 
 
-def choose(logits: Float[Tensor, "n choices"], uniform: Float[Tensor, " n"], temperature: float = 1.0) -> Tensor:
-    """One choice of each row of softmax(logits / temperature), by inverting the cumulative sum in float64."""
+def choose(logits: Tensor, uniform: Tensor, temperature: float = 1.0) -> Tensor:
+    """One choice of each row of softmax(logits / temperature), (n, choices), by inverting the cumulative sum in float64 at the random
+    numbers (n,) in [0, 1)."""
     # On the CPU, where every machine has it.
     cumulative = (logits.to("cpu", torch.float64) / temperature).softmax(-1).cumsum(-1)
     target = uniform.to("cpu", torch.float64) * cumulative[:, -1]
@@ -100,12 +103,12 @@ class Softmax(Levels):
 
     def draw(
         self,
-        features: Float[Tensor, "n features"],
-        x: Float[Tensor, "n channels"],
-        keep: Bool[Tensor, "n channels"],
-        uniform: Float[Tensor, "n channels 2"],
+        features: Tensor,
+        x: Tensor,
+        keep: Tensor,
+        uniform: Tensor,
         temperature: float = 1.0,
-    ) -> Float[Tensor, "n channels"]:
+    ) -> Tensor:
         """By inverting each channel's cumulative probabilities at the first of its random numbers."""
         level = self._level(x)
         for c in range(self.channels):
@@ -157,12 +160,12 @@ class LogisticMixture(Levels):
 
     def draw(
         self,
-        features: Float[Tensor, "n features"],
-        x: Float[Tensor, "n channels"],
-        keep: Bool[Tensor, "n channels"],
-        uniform: Float[Tensor, "n channels 2"],
+        features: Tensor,
+        x: Tensor,
+        keep: Tensor,
+        uniform: Tensor,
         temperature: float = 1.0,
-    ) -> Float[Tensor, "n channels"]:
+    ) -> Tensor:
         """For each channel the component at the first of its random numbers, given the earlier channels, and its level at the second."""
         outputs, x = self.head(features), x.clone()
         logits = outputs[..., : self.components]

@@ -129,12 +129,13 @@ class Variables(nn.Module):
     def draw(
         self,
         variable: Variable,
-        about: Float[Tensor, "n numbers"],
-        x: Float[Tensor, "n features"],
-        uniform: Float[Tensor, "n 2"],
+        about: Tensor,
+        x: Tensor,
+        uniform: Tensor,
         temperature: float = 1.0,
-    ) -> Float[Tensor, "n width"]:
-        """A value of a variable for its features in x, from random numbers in [0, 1): which component, and where in it.
+    ) -> Tensor:
+        """A value of a variable for its features in x, from the numbers about it (n, numbers) and random numbers (n, 2) in [0, 1): which
+        component, and where in it.
 
         temperature: divides logits, and multiplies scales.
         """
