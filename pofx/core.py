@@ -606,9 +606,14 @@ class Scores(Capability):
 
 
 class Completes(Capability):
-    """Fills in what is missing."""
+    """Fills in what is missing.
+
+    Attributes:
+        in_order: whether elements are drawn one after the other, each for good: of images row after row from the top.
+    """
 
     verb = "complete"
+    in_order: ClassVar[bool] = False
 
     @abstractmethod
     def complete(self, x: Tensor, mask: Tensor, *, noise: Noise) -> Shaped[Tensor, "batch ..."]:

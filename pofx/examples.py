@@ -1,15 +1,16 @@
 """Asking a model about examples: which ones are held out, draws in parts, codes, reconstructions."""
 
 import contextlib
+import inspect
 from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal
 
-from pofx.core import Batch, Decodes, Denoises, Encodes, Model, Noise, Samples, UsageError
+from pofx.core import Batch, Completes, Decodes, Denoises, Encodes, Model, Noise, Samples, UsageError
 from pofx.data.dataset import Dataset, Split
 
 #: Examples that a model is asked about at once.
@@ -98,6 +99,40 @@ def denoise(model: Model, x: Tensor) -> Float[Tensor, "batch ..."]:
     """What the model takes for the clean examples behind noisy ones, on the CPU, some at a time."""
     with asking(model):
         return torch.cat([cast(Denoises, model).denoise(part.to(model.device)).cpu() for part in x.split(PART)])
+
+
+def complete(
+    model: Model,
+    x: Shaped[Tensor, "n ..."],
+    keep: Bool[Tensor, "..."],
+    *,
+    each: int = 1,
+    seed: int = 0,
+    label: Tensor | None = None,
+    **knobs: Any,
+) -> Shaped[Tensor, "n each ..."]:
+    """x with what is not in `keep` drawn anew, several times, on the CPU; in parts that equal the whole.
+
+    Arguments:
+        keep: of the shape of one example.
+        label: (n x each,) labels of a conditional model, the completions of an example one after the other.
+        knobs: further arguments of the model's own `complete`.
+    Raises `UsageError` for one that it does not have.
+    """
+    known = inspect.signature(cast(Completes, model).complete).parameters
+    given = knobs | ({} if label is None else {"label": label})
+    for name in given:
+        if name not in known:
+            raise UsageError(f"completing with this {type(model).__name__} has no --{name.replace('_', '-')}: leave it out")
+    whole, filled = x.repeat_interleave(each, 0), []
+    with asking(model):
+        for start in range(0, len(whole), PART):
+            part = whole[start : start + PART].to(model.device)
+            noise = Noise(seed, len(part), first=start, device=model.device)
+            of = {} if label is None else {"label": label[start : start + PART].to(model.device)}
+            mask = keep.to(model.device).expand(part.shape)
+            filled.append(cast(Completes, model).complete(part, mask, noise=noise, **of, **knobs).cpu())
+    return torch.cat(filled).unflatten(0, (len(x), each))
 
 
 def discrete(prior: torch.distributions.Distribution) -> bool:

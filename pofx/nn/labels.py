@@ -3,7 +3,9 @@
 A conditional model keeps a `Condition` as its attribute `condition`; labels are as in `Batch.label`.
 """
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -205,6 +207,28 @@ def check(condition: Condition | None, label: Tensor | None, n: int, name: str, 
     if condition is None:
         raise UsageError(f"this {name} was trained without labels: leave the label out, or train with --model.conditional true")
     condition.check(label, n, missing=missing)
+
+
+def exact_log_prob(
+    condition: Condition | None,
+    nll: Callable[[Tensor, Tensor | None], Float[Tensor, " part"]],
+    x: Shaped[Tensor, "batch ..."],
+    label: Tensor | None,
+    *,
+    part: int = 64,
+) -> tuple[Float[Tensor, " batch"], Literal["exact", "lower bound"]]:
+    """log p(x|label) of a model that knows it exactly; without labels of a conditional one log sum_y p(y) p(x|y) over the training
+    marginal, a lower bound in the mean where some of very many different rows of attributes or values stand for all.
+
+    Arguments:
+        nll: -log p of examples under labels. part: examples that it is asked about at once.
+    """
+    if condition is None or label is not None:
+        rows = itertools.repeat(None) if label is None else label.split(part)
+        return torch.cat([-nll(some, y) for some, y in zip(x.split(part), rows, strict=False)]), "exact"
+    mixed, log_marginal, whole = condition.mixture()
+    each = [torch.cat([-nll(some, y.expand(len(some), *y.shape)) for some in x.split(part)]) for y in mixed]
+    return (torch.stack(each) + log_marginal[:, None]).logsumexp(0), "exact" if whole else "lower bound"
 
 
 def refuse(label: Tensor | None, name: str) -> None:
