@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin
 
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
 # Numbers below 1e-38 count as 0: with them a processor is many times as slow, and what an optimizer remembers of weights whose
@@ -129,10 +129,15 @@ class Batch(NamedTuple):
        features) and sequences float32 (batch, time, features), standardised.
     label: classes int64 (batch,), -1 where missing; attributes int64 (batch, attributes), -1 where missing; values
        float32 (batch, values), NaN where missing.
+    lane: int64 (batch,), the lane that each example is the next one of, where a model asked for lanes and the data have an
+       order; None where examples stand alone.
+    fresh: bool (batch,), where the lane starts anew, so that the example continues nothing; None without lanes.
     """
 
     x: Shaped[Tensor, "batch ..."]
     label: Shaped[Tensor, "batch ..."] | None = None
+    lane: Int64[Tensor, " batch"] | None = None
+    fresh: Bool[Tensor, " batch"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -447,6 +452,8 @@ class Model(nn.Module, ABC):
     Attributes:
         kinds: the kinds of data that it can model.
         window: the number of tokens of one example (models of tokens).
+        order: of the training examples: shuffled in each pass, or in lanes, where lane b of one batch continues lane b of the last
+            (`Batch.lane`), for a state that is carried on; data whose examples do not follow one another are shuffled all the same.
         resizable: names of buffers whose size depends on the data.
         progress: share of the budget that is done, in [0, 1]; a float64 scalar on the CPU, written by the trainer
             before each move. Every schedule is a function of it.
@@ -456,6 +463,7 @@ class Model(nn.Module, ABC):
     kinds: ClassVar[frozenset[str]]
     resizable: ClassVar[frozenset[str]] = frozenset()
     window: int | None = None
+    order: Literal["shuffled", "lanes"] = "shuffled"
     progress: Tensor
 
     def __init__(self, spec: DataSpec, config: Any) -> None:

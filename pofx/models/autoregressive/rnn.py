@@ -1,0 +1,289 @@
+"""The recurrent network: reads a text or a sequence of numbers element by element, and says what comes next.
+
+p(x) = prod_t p(x_t | h_t),    h_t = f(h_{t-1}, x_{t-1}),    h_1 = f(0, begin)
+
+The state h is of fixed size, so that an element costs the same however long the past is. Training carries it on from window to
+window (each lane of a batch continues that of the batch before), and gradients end at a window's start: truncated
+backpropagation through time. Tokens follow a softmax; the numbers of a sequence a mixture of Gaussians.
+
+References:
+    Finding Structure in Time (Elman, 1990), https://doi.org/10.1207/s15516709cog1402_1
+    An Efficient Gradient-Based Algorithm for On-Line Training of Recurrent Network Trajectories (Williams and Peng, 1990),
+        https://doi.org/10.1162/neco.1990.2.4.490
+    Generating Sequences With Recurrent Neural Networks (Graves, 2013), https://arxiv.org/abs/1308.0850
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int64, Shaped
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pofx import core
+from pofx.core import (
+    Batch,
+    Budget,
+    Completes,
+    DataSpec,
+    Fraction,
+    Likelihood,
+    Loss,
+    Model,
+    Network,
+    Noise,
+    Optimizer,
+    Positive,
+    Recipe,
+    Samples,
+    Scores,
+    UsageError,
+)
+from pofx.nn import labels
+from pofx.nn.gaussian_mixture import GaussianMixture
+from pofx.nn.next_token import probabilities
+from pofx.nn.recurrent import Carried, Cell, RecurrentStack
+
+Choose = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+class _Reader(Network):
+    """What comes after each of some elements: logits, or the parameters of a mixture."""
+
+    def __init__(self, spec: DataSpec, outputs: int, *, cell: Cell, width: int, depth: int, dropout: float) -> None:
+        super().__init__()
+        # The last symbol, or feature, says that the sequence begins.
+        self.element = nn.Embedding(spec.vocabulary + 1, width) if spec.kind == "tokens" else nn.Linear(spec.shape[-1] + 1, width)
+        self.stack = RecurrentStack(cell, width, depth, dropout)
+        self.head = nn.Linear(width, outputs)
+
+    def compute(self, previous: Shaped[Tensor, "batch time ..."], carried: Carried | None = None) -> Float[Tensor, "batch time outputs"]:
+        return self.head(self.stack(self.element(previous), carried))
+
+
+class RNN(Model, Samples, Scores, Completes):
+    """A recurrent network on tokens or on sequences of numbers.
+
+    What it has read is in its state, without a limit: a text or sequence longer than the window is scored, continued and
+    completed in one pass. The loss term `nll` is in nats per token of a text, and in nats per example of sequences.
+
+    Raises `UsageError` for texts without a vocabulary.
+    """
+
+    kinds = frozenset({"tokens", "sequences"})
+    order = "lanes"
+    memory: Tensor
+    latest: Tensor
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(core.Config):
+        """Size of the network and how it is trained."""
+
+        cell: Cell = "lstm"
+        """The recurrent cell: lstm, gru, or plain (a tanh layer)."""
+        window: Positive = 256
+        """Tokens through which gradients flow back (texts; of sequences, an example's steps)."""
+        width: Positive = 256
+        """Features of an element and units of a cell."""
+        depth: Positive = 2
+        """Layers of cells."""
+        dropout: Fraction = 0.0
+        """Share of features dropped from the input and from what each layer adds."""
+        restart: Fraction = 0.1
+        """Share of the training windows that start with an empty state, which is what a text of its own does."""
+        components: Positive = 5
+        """Gaussians of the mixture that the next numbers follow (sequences)."""
+        optimizer: Optimizer = field(default_factory=Optimizer)
+        """How the weights move."""
+
+    def __init__(self, spec: DataSpec, config: Config) -> None:
+        super().__init__(spec, config)
+        self.tokens = spec.kind == "tokens"
+        if self.tokens and spec.vocabulary < 1:
+            raise UsageError("rnn needs tokens: the data has no vocabulary")
+        self.window = config.window if self.tokens else None
+        self.length = config.window if self.tokens else spec.shape[0]
+        self.mixture = GaussianMixture(0 if self.tokens else spec.shape[-1], config.components)
+        outputs = spec.vocabulary if self.tokens else self.mixture.outputs
+        self.network = _Reader(spec, outputs, cell=config.cell, width=config.width, depth=config.depth, dropout=config.dropout)
+        # Of each lane: the state after all of its last window but the last element, and that element.
+        self.register_buffer("memory", torch.zeros(0, self.network.stack.state), persistent=False)
+        self.register_buffer("latest", self._first(0), persistent=False)
+
+    @classmethod
+    def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
+        """Size from the length of the data; windows of a short text are short."""
+        if spec.kind == "tokens":
+            size = spec.size or 1_000_000
+            small = size < 100_000
+            config = cls.Config(
+                window=max(1, min(256, size // 16)),
+                width=64 if small else 512,
+                depth=1 if small else 2,
+                dropout=0.1,
+                optimizer=Optimizer(name="adamw", lr=4e-3, betas=(0.9, 0.95), warmup=0.02, decay="linear", final=0.02, clip=1.0),
+            )
+            return Recipe(config=config, batch_size=8, budget=budget or Budget(minutes=3), ema=0.99)
+        config = cls.Config(
+            width=64, depth=1, optimizer=Optimizer(lr=3e-3, warmup=0.02, decay="cosine", final=0.02, clip=100.0)
+        )  # fmt: skip
+        return Recipe(config=config, batch_size=32, budget=budget or Budget(minutes=1), ema=0.99)
+
+    # ------------------------------------------------------------------------------------------------------ training
+
+    def loss(self, batch: Batch) -> Loss:
+        """-log p of each window given what its lane has read before; in training mode it also takes over the lanes' states."""
+        x = batch.x
+        first, carried = self._begin(batch)
+        previous = torch.cat((first, self._marked(x[:, :-1])), 1)
+        nll = self._nll(self.network(previous, carried), previous, x)
+        if self.training and batch.lane is not None:
+            assert isinstance(carried.state, Tensor)
+            self.memory[batch.lane] = carried.state.detach().to(self.memory.dtype)
+            self.latest[batch.lane] = self._marked(x[:, -1:])
+        return Loss({"nll": nll.mean() if self.tokens else nll.sum(1).mean()})
+
+    def _begin(self, batch: Batch) -> tuple[Shaped[Tensor, "batch one ..."], Carried]:
+        """What stands before the first element of each window, and the state of what was read before it."""
+        first, n = self._first(len(batch.x)), len(batch.x)
+        if not self.training or batch.lane is None:
+            return first, Carried()
+        assert batch.fresh is not None
+        lacking = int(batch.lane.max()) + 1 - len(self.memory)
+        if lacking > 0:
+            self.memory = torch.cat((self.memory, self.memory.new_zeros(lacking, self.memory.shape[1])))
+            self.latest = torch.cat((self.latest, self._first(lacking)))
+        empty = batch.fresh | (torch.rand(n, device=first.device) < self.config.restart)
+        latest = torch.where(empty.view(n, *(1,) * (first.ndim - 1)), first, self.latest[batch.lane])
+        return latest, Carried(self.memory[batch.lane].masked_fill(empty[:, None], 0.0))
+
+    def _first(self, n: int) -> Shaped[Tensor, "n one ..."]:
+        """What stands before the first element: a symbol outside the vocabulary, or zeros that are marked."""
+        if self.tokens:
+            return torch.full((n, 1), self.spec.vocabulary, device=self.device)
+        begin = torch.zeros(n, 1, self.spec.shape[-1] + 1, device=self.device, dtype=next(self.parameters()).dtype)
+        begin[..., -1] = 1.0
+        return begin
+
+    def _marked(self, x: Shaped[Tensor, "batch time ..."]) -> Shaped[Tensor, "batch time ..."]:
+        """Elements as the network reads them: numbers with a mark that says that they are no beginning."""
+        return x if self.tokens else F.pad(x, (0, 1))
+
+    def _nll(self, output: Tensor, previous: Tensor, x: Shaped[Tensor, "batch time ..."]) -> Float[Tensor, "batch time"]:
+        """-log p of each element."""
+        if self.tokens:
+            return F.cross_entropy(output.transpose(1, 2), x, reduction="none")
+        return -self.mixture.distribution(output, previous[..., :-1]).log_prob(x)
+
+    # -------------------------------------------------------------------------------------------------- capabilities
+
+    def outputs(self, x: Shaped[Tensor, "batch time ..."]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """What the network says of the elements of x from those before, a window at a time: its output, what it read, and the
+        elements."""
+        carried, first = Carried(), self._first(len(x))
+        for part in x.split(self.length, dim=1):
+            previous = torch.cat((first, self._marked(part[:, :-1])), 1)
+            yield self.network(previous, carried), previous, part
+            first = self._marked(part[:, -1:])
+
+    @torch.no_grad()
+    def log_prob(self, x: Shaped[Tensor, "batch time ..."], *, label: Tensor | None = None) -> Likelihood:
+        """Exact log p(x) of each example, which may be of any length. Raises `UsageError` for a label, as all of these do."""
+        labels.refuse(label, "an rnn")
+        nats = -torch.stack([self._nll(*said).sum(1) for said in self.outputs(x)]).sum(0)
+        return Likelihood(nats, "exact", "tokens" if self.tokens else "density")
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        noise: Noise,
+        label: Tensor | None = None,
+        length: int | None = None,
+        prompt: Shaped[Tensor, "prompt ..."] | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        mode: Literal["draw", "mean"] = "draw",
+    ) -> Shaped[Tensor, "n time ..."]:
+        """n texts or sequences, each the prompt and `length` new elements.
+
+        Arguments:
+            length: new elements; None means one window, whatever the prompt.
+            prompt: elements that all of them start with.
+            temperature: below 1 prefers what is likely: divides logits, and multiplies the variances of numbers.
+            top_k: draws among the k likeliest tokens only.
+            mode: "mean" takes the likeliest token, or the mean of the next numbers, each time, and no random number.
+
+        Raises `UsageError` for a prompt outside the vocabulary and for a temperature, length or top_k that makes no sense.
+        """
+        labels.refuse(label, "an rnn")
+        length = self.length if length is None else length
+        core.Range(0).check("length", length)
+        core.Range(0, open=True).check("temperature", temperature)
+        if top_k is not None:
+            core.Range(1).check("top-k", top_k)
+            if not self.tokens:
+                raise UsageError("top-k chooses among tokens, and these are numbers: leave it out")
+        given = self._empty(0) if prompt is None else prompt.to(self.device)
+        self._check(given)
+        x = torch.cat((given, self._empty(length)))[None].repeat(n, *(1,) * (1 + given.ndim - 1))
+        mask = torch.zeros_like(x, dtype=torch.bool)
+        mask[:, : len(given)] = True
+
+        def choose(output: Tensor, before: Tensor, known: Tensor, kept: Tensor) -> Tensor:
+            if mode == "mean":
+                return output.argmax(-1) if self.tokens else self.mixture.distribution(output, before).mean
+            if top_k is not None and top_k < output.shape[-1]:
+                output = output.masked_fill(output < output.topk(top_k).values[:, -1:], -torch.inf)
+            return self._draw(output, before, known, kept, noise=noise, temperature=temperature)
+
+        return self._write(x, mask, len(given), choose)
+
+    @torch.no_grad()
+    def complete(
+        self, x: Shaped[Tensor, "batch time ..."], mask: Bool[Tensor, "batch time ..."], *, noise: Noise
+    ) -> Shaped[Tensor, "batch time ..."]:
+        """x with the elements where `mask`, of the shape of x, is False drawn anew, from left to right.
+
+        Each is drawn given what stands to its left, kept or drawn, and given the features of its own step that are kept; what
+        stands to its right has no influence. Raises `UsageError` where a kept token lies outside the vocabulary.
+        """
+        self._check(x[mask])
+        return self._write(x.masked_fill(~mask, 0), mask, 0, lambda *said: self._draw(*said, noise=noise))
+
+    def _write(self, x: Tensor, mask: Tensor, start: int, choose: Choose) -> Shaped[Tensor, "batch time ..."]:
+        """x, from `start` on with what `choose` makes of each element: from what the network says of it, the element before,
+        itself, and its mask."""
+        carried, previous = Carried(), self._first(len(x))
+        if start:
+            previous = self._marked(x[:, start - 1 : start])
+            self.network(torch.cat((self._first(len(x)), self._marked(x[:, : start - 1])), 1), carried)
+        for position in range(start, x.shape[1]):
+            output = self.network(previous, carried)[:, -1]
+            before = previous[:, 0] if self.tokens else previous[:, 0, :-1]
+            chosen = choose(output, before, x[:, position], mask[:, position])
+            x[:, position] = torch.where(mask[:, position], x[:, position], chosen)
+            previous = self._marked(x[:, position : position + 1])
+        return x
+
+    def _draw(
+        self, output: Tensor, before: Tensor, known: Tensor, mask: Tensor, *, noise: Noise, temperature: float = 1.0
+    ) -> Shaped[Tensor, "batch ..."]:
+        if self.tokens:
+            return noise.categorical(probabilities(output, temperature)).to(output.device)
+        return self.mixture.draw(output, before, known, mask, noise=noise, temperature=temperature)
+
+    def _empty(self, length: int) -> Shaped[Tensor, "time ..."]:
+        """Elements that are still to be written."""
+        if self.tokens:
+            return torch.zeros(length, dtype=torch.int64, device=self.device)
+        return torch.zeros(length, self.spec.shape[-1], device=self.device, dtype=next(self.parameters()).dtype)
+
+    def _check(self, elements: Int64[Tensor, " tokens"] | Float[Tensor, "..."]) -> None:
+        if self.tokens and len(elements) and not 0 <= int(elements.min()) <= int(elements.max()) < self.spec.vocabulary:
+            raise UsageError(
+                f"a token lies outside the vocabulary of {self.spec.vocabulary} symbols: encode the text with the run's own codec"
+            )
