@@ -623,6 +623,16 @@ class Completes(Capability):
         """x with the elements where `mask` is False drawn anew, the others kept."""
 
 
+class Forecasts(Capability):
+    """Goes on from the past."""
+
+    verb = "forecast"
+
+    @abstractmethod
+    def forecast(self, x: Float[Tensor, "batch time features"], horizon: int, *, noise: Noise) -> Float[Tensor, "batch horizon features"]:
+        """The next `horizon` steps of each sequence, drawn: one possible future for each row of x."""
+
+
 class Denoises(Capability):
     """Removes noise of the kind that it was trained on."""
 
@@ -668,5 +678,5 @@ class Trajectory(Capability):
 
 
 CAPABILITIES: tuple[type[Capability], ...] = (
-    Samples, Encodes, Decodes, Scores, Completes, Denoises, Classifies, Judges, Trajectory,
+    Samples, Encodes, Decodes, Scores, Completes, Forecasts, Denoises, Classifies, Judges, Trajectory,
 )  # fmt: skip

@@ -226,6 +226,7 @@ class Dataset:
     source: what the person typed. fingerprint: a hash of the content and of the options that shape it.
     notes: sentences that a person should read (what was skipped, cropped, fetched).
     factors: what the examples were drawn from, where that is known.
+    times: of each step of a series, numbers or dates, where the source says.
     """
 
     source: str
@@ -238,3 +239,4 @@ class Dataset:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
     factors: Factors | None = None
+    times: np.ndarray | None = None

@@ -28,6 +28,7 @@ from pofx.core import (
     Budget,
     Completes,
     DataSpec,
+    Forecasts,
     Fraction,
     Likelihood,
     Loss,
@@ -63,7 +64,7 @@ class _Reader(Network):
         return self.head(self.stack(self.element(previous), carried))
 
 
-class RNN(Model, Samples, Scores, Completes):
+class RNN(Model, Samples, Scores, Completes, Forecasts):
     """A recurrent network on tokens or on sequences of numbers.
 
     What it has read is in its state, without a limit: a text or sequence longer than the window is scored, continued and
@@ -179,6 +180,11 @@ class RNN(Model, Samples, Scores, Completes):
 
     # -------------------------------------------------------------------------------------------------- capabilities
 
+    @property
+    def capabilities(self) -> frozenset[type[core.Capability]]:
+        """All of them, but for forecasting, which texts do by a prompt."""
+        return super().capabilities - ({Forecasts} if self.tokens else set())
+
     def outputs(self, x: Shaped[Tensor, "batch time ..."]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """What the network says of the elements of x from those before, a window at a time: its output, what it read, and the
         elements."""
@@ -253,6 +259,15 @@ class RNN(Model, Samples, Scores, Completes):
         """
         self._check(x[mask])
         return self._write(x.masked_fill(~mask, 0), mask, 0, lambda *said: self._draw(*said, noise=noise))
+
+    @torch.no_grad()
+    def forecast(self, x: Float[Tensor, "batch time features"], horizon: int, *, noise: Noise) -> Float[Tensor, "batch horizon features"]:
+        """The next `horizon` steps of each sequence, drawn one after the other. Raises `UsageError` for a horizon below 1."""
+        core.Range(1).check("horizon", horizon)
+        future = self._empty(horizon).expand(len(x), -1, -1)
+        whole = torch.cat((x, future), 1)
+        mask = torch.zeros_like(whole, dtype=torch.bool)
+        return self._write(whole, mask, x.shape[1], lambda *said: self._draw(*said, noise=noise))[:, x.shape[1] :]
 
     def _write(self, x: Tensor, mask: Tensor, start: int, choose: Choose) -> Shaped[Tensor, "batch time ..."]:
         """x, from `start` on with what `choose` makes of each element: from what the network says of it, the element before,
