@@ -123,10 +123,10 @@ def interval(
 ) -> tuple[Float[np.ndarray, "n horizon features"], Float[np.ndarray, "n horizon features"]]:
     """The central interval that holds so large a share of futures.
 
-    Its ends are the quantiles (1 - share) / 2 and (1 + share) / 2 of draws whose i-th of n stands for (i - 1/2) / n, so that the
-    interval is no narrower for few draws.
+    Its ends are quantiles of draws whose i-th of n stands for i / (n + 1), which is the share of further draws expected below it: an
+    interval of few draws holds what it promises, too.
     """
-    low, high = np.quantile(drawn, ((1 - share) / 2, (1 + share) / 2), axis=0, method="hazen")
+    low, high = np.quantile(drawn, ((1 - share) / 2, (1 + share) / 2), axis=0, method="weibull")
     return low, high
 
 

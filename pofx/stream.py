@@ -34,12 +34,13 @@ class Stream:
         self.split, self.name, self.size, self.window, self.seed = split, name, size, window, seed
         self._lane = split.lane(window) if order == "lanes" else None
         self._passes: dict[int, Tensor] = {}
-        #: Examples of one pass.
+        #: Examples of one pass; windows of lanes may overlap, so that there can be more lanes than that.
         self.count = len(self._pass(0)) if self._lane is None else -(-self._lane[1] // self._lane[0])
-        if size > self.count:
-            what = f"windows of {window} tokens" if window else "examples" if self._lane is None else "windows that do not overlap"
+        most = self.count if self._lane is None else self._lane[1]
+        if size > most:
+            what = f"windows of {window} tokens" if window else "examples"
             raise UsageError(
-                f"a batch of {size} is larger than the training data, which have {self.count} {what}: use --batch-size {self.count} or less"
+                f"a batch of {size} is larger than the training data, which have {most} {what}: use --batch-size {most} or less"
             )
 
     def _pass(self, number: int) -> Tensor:

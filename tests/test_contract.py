@@ -381,6 +381,25 @@ def test_scores(name, case):
         assert (likelihood.nats <= 0).all()
 
 
+@having(core.Forecasts)
+@torch.no_grad()
+def test_forecasts(name, case):
+    model = capable_model(name, case, core.Forecasts)
+    x = examples(model).x
+    before = x.clone()
+    drawn = model.forecast(x, 9, noise=Noise(3, N))
+    assert torch.equal(x, before)
+    assert drawn.shape == (N, 9, *model.spec.shape[1:])
+    assert drawn.isfinite().all()
+    assert torch.equal(drawn, model.forecast(x, 9, noise=Noise(3, N)))
+    assert not torch.equal(drawn, model.forecast(x, 9, noise=Noise(4, N)))
+    parts = torch.cat([model.forecast(x[first : first + k], 9, noise=Noise(3, k, first=first)) for first, k in ((0, 1), (1, 2), (3, 3))])
+    torch.testing.assert_close(drawn, parts, rtol=0, atol=1e-5)
+    # What comes next depends on what was, and not on how far ahead is asked.
+    assert not torch.equal(drawn, model.forecast(x + 1, 9, noise=Noise(3, N)))
+    torch.testing.assert_close(drawn[:, :2], model.forecast(x, 2, noise=Noise(3, N)), rtol=0, atol=1e-5)
+
+
 @having(core.Judges)
 @torch.no_grad()
 def test_judges(name, case):

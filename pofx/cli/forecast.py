@@ -90,7 +90,7 @@ def _quantiles(names: tuple[str, ...], values: "np.ndarray") -> "list[tuple[str,
     """A column for each feature and quantile."""
     import numpy as np
 
-    found = np.quantile(values, QUANTILES, axis=0, method="hazen")
+    found = np.quantile(values, QUANTILES, axis=0, method="weibull")
     return [
         (f"{name} {quantile:.0%}", found[q, ..., feature].reshape(-1))
         for feature, name in enumerate(names)

@@ -210,6 +210,9 @@ def dataset(
     pool = steps - steps // 10
     held = steps // 10 if options.validation is None else round(options.validation * pool)
     cuts = {"train": (0, pool - held), "validation": (pool - held, pool), "test": (pool, steps)}
+    if codec is not None and cuts["train"][1] < window <= steps:
+        # A few recent steps, to go on from.
+        cuts = {"train": (0, steps), "validation": (steps, steps), "test": (steps, steps)}
     if cuts["train"][1] < window:
         raise UsageError(
             f"{request.source} has {steps:,} steps, {cuts['train'][1]:,} of them to train on, fewer than a window of {window:,}: give more, or "
@@ -223,7 +226,7 @@ def dataset(
     windows = codec.standardised(array).unfold(0, window, 1).transpose(1, 2)
     parts: dict[str, Split | None] = {}
     for name, (start, stop) in cuts.items():
-        rows = torch.arange(start, stop - window + 1, 1 if name == "train" else window)
+        rows = torch.arange(start, max(start, stop - window + 1), 1 if name == "train" else window)
         parts[name] = Split(windows, rows=rows, stride=window if name == "train" else None) if len(rows) else None
         if not len(rows) and stop > start:
             notes.append(f"the {stop - start:,} steps of the {name} part are fewer than a window of {window:,}, so that there is none")

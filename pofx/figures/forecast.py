@@ -13,8 +13,8 @@ needs = (Forecasts,)
 
 #: Windows that are shown, those that the numbers are means of, and the shares of the intervals, the wide one first.
 SHOWN, MEASURED, SHARES = 4, 200, (0.9, 0.5)
-BACK = 2
-"""The past is shown so many times as long as the forecast."""
+BACK, ROOM = 2, 0.3
+"""The past is shown so many times as long as the forecast; room above and below what came, as a share of its range."""
 
 
 def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
@@ -35,7 +35,7 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
         return np.asarray(dataset.codec.show(torch.from_numpy(whole)[None].float())).reshape(len(whole), -1)[-horizon:, 0]
 
     n = min(SHOWN, len(x))
-    title = f"forecasts of {dataset.source}, {part} part: {', '.join(f'{share:.0%}' for share in SHARES)} intervals"
+    title = f"forecasts of {dataset.source}, {part} part: {' and '.join(f'{share:.0%}' for share in SHARES)} intervals"
     figure, axes = figures.canvas(title, 10, 1 + 1.6 * n, nrows=n, ncols=len(columns), sharex=True, sharey=True, squeeze=False)
     real = np.asarray(dataset.codec.show(x[:n])).reshape(n, x.shape[1], -1)[..., 0]
     first, last = max(0, x.shape[1] - (1 + BACK) * horizon), x.shape[1] - horizon
@@ -53,6 +53,8 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
             one.plot(ahead, shown(middle, place), color=figures.GENERATED, linewidth=1.2, label="forecast")
             one.plot(np.arange(first, x.shape[1]), real[place, first:], color="black", linewidth=0.9, label="what came")
             one.axvline(last - 0.5, color=figures.REAL, linewidth=0.8, linestyle="--")
+    # The naive forecast's intervals may be so wide that nothing else could be seen.
+    axes[0, 0].set_ylim(real.min() - ROOM * np.ptp(real), real.max() + ROOM * np.ptp(real))
     axes[0, -1].legend(fontsize=7, loc="upper left")
     figure.supxlabel("step of the window", fontsize=9)
     return figure
