@@ -145,12 +145,11 @@ def write(
     read = reader(x)
     for position in range(first, x.shape[1]):
         x[:, position] = choice.draw(read(position), noise, x[:, :position])
-        going = ends > position
         if watch is not None:
-            watch(x[:, position].masked_fill(~going.to(x.device), NOTHING))
+            watch(x[:, position].masked_fill((ends <= position).to(x.device), NOTHING))
         if stop is not None:
             # Those that have ended go on unseen, so that the others need not be moved.
-            for row in going.nonzero()[:, 0].tolist():
+            for row in (ends > position).nonzero()[:, 0].tolist():
                 if stop(x[row, first : position + 1]):
                     ends[row] = position + 1
             if not (ends > position + 1).any():

@@ -220,7 +220,9 @@ class GPT(Model, Samples, Scores, Predicts, Completes):
             nonlocal memory, start
             if start != self._start(position):
                 memory, start = Memory(self.config.window, self.config.depth), self._start(position)
-            return self.network(self._inputs(x, start, position)[:, memory.length :], memory)[:, -1]
+            # The begin symbol is the first thing that a memory reads.
+            new = x[:, start + memory.length - 1 : position] if memory.length else self._inputs(x, start, position)
+            return self.network(new, memory)[:, -1]
 
         return read
 
