@@ -169,7 +169,7 @@ def test_completing_nothing_given_is_sampling():
     [
         ({"prompt": torch.tensor([5])}, "vocabulary"),
         ({"prompt": torch.tensor([-1])}, "vocabulary"),
-        ({"temperature": 0.0}, "temperature"),
+        ({"temperature": -1.0}, "temperature"),
         ({"top_k": 0}, "top-k"),
         ({"length": -1}, "length"),
         ({"label": torch.tensor([0])}, "label"),

@@ -230,11 +230,12 @@ def test_completing_nothing_given_is_sampling(kind):
     ("kind", "arguments", "word"),
     [
         ("tokens", {"prompt": torch.tensor([5])}, "vocabulary"),
-        ("tokens", {"temperature": 0.0}, "temperature"),
+        ("tokens", {"temperature": -1.0}, "temperature"),
         ("tokens", {"top_k": 0}, "top-k"),
         ("tokens", {"length": -1}, "length"),
         ("tokens", {"label": torch.tensor([0])}, "label"),
         ("sequences", {"top_k": 3}, "tokens"),
+        ("sequences", {"stop": lambda new: True}, "tokens"),
     ],
 )
 def test_senseless_requests_are_refused_in_a_sentence(kind, arguments, word):

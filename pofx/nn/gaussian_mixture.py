@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,6 +10,11 @@ from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from pofx.core import Noise
+
+Read = Callable[[int], Float[Tensor, "n outputs"]]
+"""What a network says of a position, given what stands to its left."""
+Reader = Callable[[Float[Tensor, "n time features"]], Read]
+"""How a model reads sequences that are being written."""
 
 #: Log of the standard deviation at which components start, and below which they cannot fall: on numbers that repeat exactly
 #: the density would grow without bound.
@@ -71,7 +77,10 @@ class GaussianMixture:
         noise: Noise,
         temperature: float = 1.0,
     ) -> Float[Tensor, "n features"]:
-        """The elements after `before`: what `mask` says is `known`, the rest drawn given that, exactly."""
+        """The elements after `before`: what `mask` says is `known`, the rest drawn given that, exactly. A temperature of 0 takes the
+        mean, and no random number."""
+        if temperature == 0:
+            return torch.where(mask, known, self.distribution(output, before).mean)
         mixture = self.distribution(output, before, temperature)
         components = mixture.component_distribution.base_dist
         fit = (components.log_prob(known[:, None]) * mask[:, None]).sum(-1)
@@ -80,3 +89,26 @@ class GaussianMixture:
         rows, chosen = torch.arange(len(output), device=output.device), noise.categorical(weights).to(output.device)
         drawn = components.loc[rows, chosen] + components.scale[rows, chosen] * noise.normal(self.features).to(output.dtype)
         return torch.where(mask, known, drawn)
+
+    def fill(
+        self,
+        reader: Reader,
+        x: Float[Tensor, "batch time features"],
+        mask: Bool[Tensor, "batch time features"],
+        *,
+        noise: Noise,
+        first: int = 0,
+        temperature: float = 1.0,
+    ) -> Float[Tensor, "batch time features"]:
+        """x with the numbers where `mask` is False drawn anew, from left to right: given what stands to their left, kept or drawn, and
+        what is kept of their own element.
+
+        Arguments:
+            first: position from which on there is something to draw.
+        """
+        x = x.masked_fill(~mask, 0.0)
+        read = reader(x)
+        for position in range(first, x.shape[1]):
+            before = x[:, position - 1] if position else torch.zeros_like(x[:, 0])
+            x[:, position] = self.draw(read(position), before, x[:, position], mask[:, position], noise=noise, temperature=temperature)
+        return x

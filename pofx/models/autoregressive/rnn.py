@@ -13,7 +13,7 @@ References:
     Generating Sequences With Recurrent Neural Networks (Graves, 2013), https://arxiv.org/abs/1308.0850
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -37,17 +37,15 @@ from pofx.core import (
     Noise,
     Optimizer,
     Positive,
+    Predicts,
     Recipe,
     Samples,
     Scores,
     UsageError,
 )
-from pofx.nn import labels
+from pofx.nn import labels, sampling
 from pofx.nn.gaussian_mixture import GaussianMixture
-from pofx.nn.next_token import probabilities
 from pofx.nn.recurrent import Carried, Cell, RecurrentStack
-
-Choose = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 class _Reader(Network):
@@ -64,7 +62,7 @@ class _Reader(Network):
         return self.head(self.stack(self.element(previous), carried))
 
 
-class RNN(Model, Samples, Scores, Completes, Forecasts):
+class RNN(Model, Samples, Scores, Predicts, Completes, Forecasts):
     """A recurrent network on tokens or on sequences of numbers.
 
     What it has read is in its state, without a limit: a text or sequence longer than the window is scored, continued and
@@ -182,8 +180,8 @@ class RNN(Model, Samples, Scores, Completes, Forecasts):
 
     @property
     def capabilities(self) -> frozenset[type[core.Capability]]:
-        """All of them, but for forecasting, which texts do by a prompt."""
-        return super().capabilities - ({Forecasts} if self.tokens else set())
+        """Texts are predicted token by token, and go on from a prompt; sequences of numbers are forecast."""
+        return super().capabilities - {Forecasts if self.tokens else Predicts}
 
     def outputs(self, x: Shaped[Tensor, "batch time ..."]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """What the network says of the elements of x from those before, a window at a time: its output, what it read, and the
@@ -201,6 +199,10 @@ class RNN(Model, Samples, Scores, Completes, Forecasts):
         nats = -torch.stack([self._nll(*said).sum(1) for said in self.outputs(x)]).sum(0)
         return Likelihood(nats, "exact", "tokens" if self.tokens else "density")
 
+    def logits(self, x: Int64[Tensor, "batch time"]) -> Float[Tensor, "batch time vocabulary"]:
+        """Logits of every token of x from those before it; x may be of any length."""
+        return torch.cat([output for output, _, _ in self.outputs(x)], 1)
+
     @torch.no_grad()
     def sample(
         self,
@@ -212,41 +214,43 @@ class RNN(Model, Samples, Scores, Completes, Forecasts):
         prompt: Shaped[Tensor, "prompt ..."] | None = None,
         temperature: float = 1.0,
         top_k: int | None = None,
+        top_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        no_repeat_ngram: int | None = None,
+        stop: sampling.Stop | None = None,
+        watch: sampling.Watch | None = None,
         mode: Literal["draw", "mean"] = "draw",
     ) -> Shaped[Tensor, "n time ..."]:
-        """n texts or sequences, each the prompt and `length` new elements.
+        """n texts or sequences, each the prompt, of any length, and `length` new elements, or one window of them.
 
         Arguments:
-            length: new elements; None means one window, whatever the prompt.
-            prompt: elements that all of them start with.
-            temperature: below 1 prefers what is likely: divides logits, and multiplies the variances of numbers.
-            top_k: draws among the k likeliest tokens only.
+            temperature: of texts see `Choice`; of sequences it multiplies the variances, and 0 takes the mean of what comes next.
+            top_k, top_p, repetition_penalty, no_repeat_ngram: of texts, see `Choice`. stop, watch: of texts, see `sampling.write`.
             mode: "mean" takes the likeliest token, or the mean of the next numbers, each time, and no random number.
 
-        Raises `UsageError` for a prompt outside the vocabulary and for a temperature, length or top_k that makes no sense.
+        Raises `UsageError` for a prompt outside the vocabulary and for a knob that makes no sense.
         """
         labels.refuse(label, "an rnn")
         length = self.length if length is None else length
+        choice = sampling.Choice(
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            no_repeat_ngram=no_repeat_ngram,
+            mode=mode,
+        )
+        if self.tokens:
+            return sampling.write(
+                self._reader, n, vocabulary=self.spec.vocabulary, length=length, choice=choice, noise=noise, prompt=prompt, stop=stop,
+                watch=watch,
+            )  # fmt: skip
+        if choice != sampling.Choice(temperature=temperature, mode=mode) or stop is not None or watch is not None:
+            raise UsageError("sequences of numbers have no tokens to choose among: give a temperature or a mode only")
         core.Range(0).check("length", length)
-        core.Range(0, open=True).check("temperature", temperature)
-        if top_k is not None:
-            core.Range(1).check("top-k", top_k)
-            if not self.tokens:
-                raise UsageError("top-k chooses among tokens, and these are numbers: leave it out")
-        given = self._empty(0) if prompt is None else prompt.to(self.device)
-        self._check(given)
-        x = torch.cat((given, self._empty(length)))[None].repeat(n, *(1,) * (1 + given.ndim - 1))
-        mask = torch.zeros_like(x, dtype=torch.bool)
-        mask[:, : len(given)] = True
-
-        def choose(output: Tensor, before: Tensor, known: Tensor, kept: Tensor) -> Tensor:
-            if mode == "mean":
-                return output.argmax(-1) if self.tokens else self.mixture.distribution(output, before).mean
-            if top_k is not None and top_k < output.shape[-1]:
-                output = output.masked_fill(output < output.topk(top_k).values[:, -1:], -torch.inf)
-            return self._draw(output, before, known, kept, noise=noise, temperature=temperature)
-
-        return self._write(x, mask, len(given), choose)
+        given = torch.zeros(0, self.spec.shape[-1]) if prompt is None else prompt
+        x = given.to(self.network.head.weight).repeat(n, 1, 1)
+        return torch.cat((x, self._go_on(x, length, noise, 0.0 if mode == "mean" else temperature)), 1)
 
     @torch.no_grad()
     def complete(
@@ -257,48 +261,34 @@ class RNN(Model, Samples, Scores, Completes, Forecasts):
         Each is drawn given what stands to its left, kept or drawn, and given the features of its own step that are kept; what
         stands to its right has no influence. Raises `UsageError` where a kept token lies outside the vocabulary.
         """
-        self._check(x[mask])
-        return self._write(x.masked_fill(~mask, 0), mask, 0, lambda *said: self._draw(*said, noise=noise))
+        if self.tokens:
+            return sampling.fill(self._reader, x, mask, vocabulary=self.spec.vocabulary, choice=sampling.Choice(), noise=noise)
+        return self.mixture.fill(self._reader, x, mask, noise=noise)
 
     @torch.no_grad()
     def forecast(self, x: Float[Tensor, "batch time features"], horizon: int, *, noise: Noise) -> Float[Tensor, "batch horizon features"]:
         """The next `horizon` steps of each sequence, drawn one after the other. Raises `UsageError` for a horizon below 1."""
         core.Range(1).check("horizon", horizon)
-        future = self._empty(horizon).expand(len(x), -1, -1)
-        whole = torch.cat((x, future), 1)
-        mask = torch.zeros_like(whole, dtype=torch.bool)
-        return self._write(whole, mask, x.shape[1], lambda *said: self._draw(*said, noise=noise))[:, x.shape[1] :]
+        return self._go_on(x, horizon, noise, 1.0)
 
-    def _write(self, x: Tensor, mask: Tensor, start: int, choose: Choose) -> Shaped[Tensor, "batch time ..."]:
-        """x, from `start` on with what `choose` makes of each element: from what the network says of it, the element before,
-        itself, and its mask."""
-        carried, previous = Carried(), self._first(len(x))
-        if start:
-            previous = self._marked(x[:, start - 1 : start])
-            self.network(torch.cat((self._first(len(x)), self._marked(x[:, : start - 1])), 1), carried)
-        for position in range(start, x.shape[1]):
-            output = self.network(previous, carried)[:, -1]
-            before = previous[:, 0] if self.tokens else previous[:, 0, :-1]
-            chosen = choose(output, before, x[:, position], mask[:, position])
-            x[:, position] = torch.where(mask[:, position], x[:, position], chosen)
-            previous = self._marked(x[:, position : position + 1])
-        return x
+    def _go_on(
+        self, x: Float[Tensor, "batch time features"], steps: int, noise: Noise, temperature: float
+    ) -> Float[Tensor, "batch steps features"]:
+        """What may come after x."""
+        whole = F.pad(x, (0, 0, 0, steps))
+        mask = torch.arange(whole.shape[1], device=x.device).expand(whole.shape[:2])[..., None].expand_as(whole) < x.shape[1]
+        return self.mixture.fill(self._reader, whole, mask, noise=noise, first=x.shape[1], temperature=temperature)[:, x.shape[1] :]
 
-    def _draw(
-        self, output: Tensor, before: Tensor, known: Tensor, mask: Tensor, *, noise: Noise, temperature: float = 1.0
-    ) -> Shaped[Tensor, "batch ..."]:
-        if self.tokens:
-            return noise.categorical(probabilities(output, temperature)).to(output.device)
-        return self.mixture.draw(output, before, known, mask, noise=noise, temperature=temperature)
+    def _reader(self, x: Shaped[Tensor, "batch time ..."]) -> sampling.Read:
+        """A function from rising positions to what the network says of them, given what x holds to the left at the time of the
+        call; it reads every element once."""
+        carried, done = Carried(), 0
 
-    def _empty(self, length: int) -> Shaped[Tensor, "time ..."]:
-        """Elements that are still to be written."""
-        if self.tokens:
-            return torch.zeros(length, dtype=torch.int64, device=self.device)
-        return torch.zeros(length, self.spec.shape[-1], device=self.device, dtype=next(self.parameters()).dtype)
+        def read(position: int) -> Float[Tensor, "batch outputs"]:
+            nonlocal done
+            new = self._marked(x[:, max(0, done - 1) : position])
+            new = new if done else torch.cat((self._first(len(x)), new), 1)
+            done = position + 1
+            return self.network(new, carried)[:, -1]
 
-    def _check(self, elements: Int64[Tensor, " tokens"] | Float[Tensor, "..."]) -> None:
-        if self.tokens and len(elements) and not 0 <= int(elements.min()) <= int(elements.max()) < self.spec.vocabulary:
-            raise UsageError(
-                f"a token lies outside the vocabulary of {self.spec.vocabulary} symbols: encode the text with the run's own codec"
-            )
+        return read
