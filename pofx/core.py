@@ -431,6 +431,12 @@ class Budget(Config):
         if len(given) != 1:
             raise UsageError(f"a budget is one of --steps, --epochs and --minutes, not {' and '.join(given) or 'none'}")
 
+    def seen(self, size: int, batch: int, speed: float) -> float:
+        """Examples, or tokens, that a training sees of `size`: `batch` in a round, and so many a minute as `speed` says."""
+        if self.minutes is not None:
+            return self.minutes * speed
+        return self.epochs * size if self.epochs is not None else float((self.steps or 0) * batch)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:

@@ -320,6 +320,8 @@ def test_the_verb_goes_on_where_the_series_ends(run, tmp_path, capsys):
     with np.load(tmp_path / "f.npz") as file:
         assert file["x"].shape == (5, 1, 4, 1)
     capsys.readouterr()
+    assert main(["sample", str(run.path), "--prompt", "100"]) == 2
+    assert "pofx forecast" in capsys.readouterr().err
     for flags, word in ((["--n", "1"], "--n"), (["--horizon", "0"], "--horizon"), (["--out", "x.png"], "csv")):
         assert main(["forecast", str(run.path), *flags]) == 2
         assert word in capsys.readouterr().err

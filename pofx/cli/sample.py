@@ -121,6 +121,10 @@ def _knobs(model: "Model", codec: "Codec", options: Options) -> dict[str, Any]:
         if name not in has:
             known = ", ".join(f"--{knob.replace('_', '-')}" for knob in KNOBS if knob in has) or "none"
             raise UsageError(f"sampling from this {type(model).__name__} has no --{name.replace('_', '-')}; it has: {known}")
+    if model.spec.kind != "tokens" and (of_texts := sorted({"prompt", "stop"} & set(asked))):
+        raise UsageError(
+            f"--{of_texts[0]} is of texts, and this run models {model.spec.kind}: leave it out (pofx forecast goes on from a series)"
+        )
     if "prompt" in asked:
         asked["prompt"] = codec.encode(asked["prompt"]).long()  # type: ignore[attr-defined]
     if "stop" in asked:

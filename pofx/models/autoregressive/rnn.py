@@ -47,6 +47,12 @@ from pofx.nn import labels, sampling
 from pofx.nn.gaussian_mixture import GaussianMixture
 from pofx.nn.recurrent import Carried, Cell, RecurrentStack
 
+SPEED = 600_000
+"""Training tokens a minute that a recipe counts on: what the larger networks do on two CPU cores."""
+
+SIZES = ((4_000_000, 512, 2), (500_000, 512, 1), (0, 128, 1))
+"""Networks for budgets of at least so many training tokens: (tokens, width, depth)."""
+
 
 class _Reader(Network):
     """What comes after each of some elements: logits, or the parameters of a mixture."""
@@ -113,21 +119,23 @@ class RNN(Model, Samples, Scores, Predicts, Completes, Forecasts):
 
     @classmethod
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
-        """Size from the length of the data; windows of a short text are short."""
+        """Size from the length of the budget and of the text; a short text read often is read with dropout."""
         if spec.kind == "tokens":
+            budget, batch_size = budget or Budget(minutes=3), 8
             size = spec.size or 1_000_000
-            small = size < 100_000
+            # A window leaves room for several of them in the text, and never exceeds it.
+            window = max(1, min(256, size // 16))
+            seen = budget.seen(size, window * batch_size, SPEED)
+            width, depth = next((width, depth) for least, width, depth in SIZES if min(seen, 20 * size) >= least)
             config = cls.Config(
-                window=max(1, min(256, size // 16)),
-                width=64 if small else 512,
-                depth=1 if small else 2,
-                dropout=0.1,
+                window=window,
+                width=width,
+                depth=depth,
+                dropout=0.3 if seen > 20 * size else 0.2 if seen > 5 * size else 0.0,
                 optimizer=Optimizer(name="adamw", lr=4e-3, betas=(0.9, 0.95), warmup=0.02, decay="linear", final=0.02, clip=1.0),
             )
-            return Recipe(config=config, batch_size=8, budget=budget or Budget(minutes=3), ema=0.99)
-        config = cls.Config(
-            width=64, depth=1, optimizer=Optimizer(lr=3e-3, warmup=0.02, decay="cosine", final=0.02, clip=100.0)
-        )  # fmt: skip
+            return Recipe(config=config, batch_size=batch_size, budget=budget, ema=0.99)
+        config = cls.Config(width=64, depth=1, optimizer=Optimizer(lr=3e-3, warmup=0.02, decay="cosine", final=0.02, clip=100.0))
         return Recipe(config=config, batch_size=32, budget=budget or Budget(minutes=1), ema=0.99)
 
     # ------------------------------------------------------------------------------------------------------ training
