@@ -11,6 +11,7 @@ from pofx import checkpoint
 from pofx.core import Batch, DataSpec, Noise, UsageError
 from pofx.data.dataset import Split
 from pofx.models.autoregressive.rnn import RNN
+from pofx.nn import sampling
 from pofx.stream import Stream
 
 SEQUENCES = DataSpec("sequences", (6, 2), size=500)
@@ -184,6 +185,19 @@ def test_greedy_texts_are_what_a_whole_pass_would_give(cell):
     assert drawn.shape == (2, 22)
     whole = torch.cat([output for output, _, _ in model.outputs(drawn)], 1)
     assert torch.equal(whole.argmax(-1)[:, 2:], drawn[:, 2:])
+
+
+@CELLS
+@pytest.mark.parametrize("n", [1, 3])
+def test_drawn_texts_are_those_of_reading_everything_again_for_each_token(cell, n):
+    model = build(cell=cell)
+
+    def again(x):
+        return lambda position: model.logits(x[:, : position + 1])[:, position]
+
+    how = {"vocabulary": 5, "length": 20, "choice": sampling.Choice(top_k=4, temperature=0.8), "prompt": some("tokens", 1, 3)[0]}
+    drawn = [sampling.write(reader, n, noise=Noise(2, n), **how) for reader in (again, model._reader)]
+    assert torch.equal(*drawn)
 
 
 def test_samples_follow_the_models_own_probabilities():
