@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -66,11 +66,15 @@ class Memory:
     Arguments:
         capacity: the most positions it will hold.
         depth: layers of the transformer.
+
+    Attributes:
+        length: positions that it holds. recent: the last tokens that were read, for a network that looks back at them.
     """
 
     def __init__(self, capacity: int, depth: int) -> None:
         self.capacity, self.length = capacity, 0
         self._layers: list[tuple[Tensor, Tensor] | None] = [None] * depth
+        self.recent: Int64[Tensor, "batch back"] | None = None
         self._rotation: Rotation | None = None
 
     def rotation(self, time: int, features: int, like: Tensor) -> Rotation:

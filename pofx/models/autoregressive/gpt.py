@@ -91,6 +91,10 @@ class GPT(Model, Samples, Scores, Predicts, Completes):
         """Attention heads; 2 x heads divides width."""
         dropout: Fraction = 0.0
         """Share of features dropped from the embedding and from each residual branch."""
+        runs: Positive = 4
+        """Longest run of tokens that has a vector of its own, beside each single token."""
+        rows: Positive = 8192
+        """Rows of the table of each length of runs, which share them by a hash where they are too many."""
         optimizer: core.Optimizer = field(default_factory=lambda: OPTIMIZER)
         """How the parameters move."""
 
@@ -100,7 +104,9 @@ class GPT(Model, Samples, Scores, Predicts, Completes):
             raise UsageError("gpt needs tokens: the data has no vocabulary")
         self.window = config.window
         self.begin = spec.vocabulary
-        self.network = NextToken(spec.vocabulary, config.width, config.depth, config.heads, config.dropout)
+        self.network = NextToken(
+            spec.vocabulary, config.width, config.depth, config.heads, config.dropout, runs=config.runs, rows=config.rows
+        )
 
     @classmethod
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
