@@ -47,7 +47,7 @@ class Runs(nn.Module):
             earlier = x[:, start : start + time]
             if table.num_embeddings < self.symbols ** (back + 1):
                 # Multiplying mixes the low bits into the high ones, from which the row is taken.
-                number = (number + earlier + 1) * MIXER
+                number = (number * self.symbols + earlier + 1) * MIXER
                 row = (number >> 24) % table.num_embeddings
             else:
                 row = number = number + earlier * self.symbols**back
