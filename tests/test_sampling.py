@@ -129,3 +129,20 @@ def test_what_was_kept_counts_as_said_when_gaps_are_filled():
 def test_senseless_knobs_are_refused(knobs, word):
     with pytest.raises(UsageError, match=word):
         Choice(**knobs)
+
+
+def test_what_is_drawn_can_be_learned_from():
+    weights = torch.zeros(5, 2, requires_grad=True)
+    for drawn in (
+        write(alone, 2, vocabulary=5, length=3, choice=Choice(), noise=Noise(0, 2)),
+        fill(
+            alone,
+            torch.zeros(2, 3, dtype=torch.int64),
+            torch.zeros(2, 3, dtype=torch.bool),
+            vocabulary=5,
+            choice=Choice(),
+            noise=Noise(0, 2),
+        ),
+    ):
+        torch.nn.functional.embedding(drawn, weights).sum().backward()
+    assert weights.grad.sum() == 24

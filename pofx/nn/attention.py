@@ -3,11 +3,15 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pofx.core import UsageError
+
+#: Positions up to which attention that is written out beats the fused kernel for bfloat16 on a CPU, forwards and backwards: 5.7
+#: milliseconds become 2.1 at 64 positions, 25 become 18 at 256.
+SHORT = 256
 
 
 def normalise(x: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
@@ -66,11 +70,15 @@ class Memory:
     Arguments:
         capacity: the most positions it will hold.
         depth: layers of the transformer.
+
+    Attributes:
+        length: positions that it holds. recent: the last tokens that were read, for a network that looks back at them.
     """
 
     def __init__(self, capacity: int, depth: int) -> None:
         self.capacity, self.length = capacity, 0
         self._layers: list[tuple[Tensor, Tensor] | None] = [None] * depth
+        self.recent: Int64[Tensor, "batch back"] | None = None
         self._rotation: Rotation | None = None
 
     def rotation(self, time: int, features: int, like: Tensor) -> Rotation:
@@ -93,6 +101,17 @@ class Memory:
         keys.narrow(2, self.length, time).copy_(key)
         values.narrow(2, self.length, time).copy_(value)
         return keys.narrow(2, 0, self.length + time), values.narrow(2, 0, self.length + time)
+
+
+def attend(
+    query: Float[Tensor, "batch heads time features"],
+    key: Float[Tensor, "batch heads time features"],
+    value: Float[Tensor, "batch heads time features"],
+) -> Float[Tensor, "batch heads time features"]:
+    """Causal attention written out: softmax(Q K^T / sqrt(features)) V over each position and those before it."""
+    scores = query * query.shape[-1] ** -0.5 @ key.transpose(2, 3)
+    later = torch.full(scores.shape[2:], -torch.inf, dtype=scores.dtype, device=scores.device).triu(1)
+    return (scores + later).softmax(-1) @ value
 
 
 class CausalAttention(nn.Module):
@@ -135,12 +154,15 @@ class CausalAttention(nn.Module):
                 seen = torch.ones(time, key.shape[2], dtype=torch.bool, device=x.device).tril(memory.length)
         # With an empty memory this is plain causal attention; a single new position sees everything that is held.
         causal = seen is None and time == key.shape[2]
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, is_causal=causal)
+        if causal and time <= SHORT and query.dtype == torch.bfloat16 and query.device.type == "cpu":
+            mixed = attend(query, key, value)
+        else:
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, is_causal=causal)
         return self.project_out(mixed.transpose(1, 2).reshape(batch, time, width))
 
 
 class Block(nn.Module):
-    """Pre-norm residual block: attention, then two dense layers with a GELU between; it starts as the identity.
+    """Pre-norm residual block: attention, then two dense layers with a GELU (by tanh) between; it starts as the identity.
 
     Arguments:
         width: features in and out.
@@ -167,8 +189,12 @@ class Block(nn.Module):
         self, x: Float[Tensor, "batch time width"], rotation: Rotation, memory: Memory | None = None, layer: int = 0
     ) -> Float[Tensor, "batch time width"]:
         """x and what both branches add to it; `memory` and `layer` as in `CausalAttention`."""
-        x = x + self.dropout(self.attention(normalise(x), rotation, memory, layer))
-        return x + self.dropout(self.narrow(F.gelu(self.widen(normalise(x)))))
+        x = x + self._dropped(self.attention(normalise(x), rotation, memory, layer))
+        return x + self._dropped(self.narrow(F.gelu(self.widen(normalise(x)), approximate="tanh")))
+
+    def _dropped(self, branch: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time width"]:
+        # Even a dropout that does nothing costs as much as an addition where one position is read at a time.
+        return self.dropout(branch) if self.training else branch
 
 
 class CausalTransformer(nn.Module):

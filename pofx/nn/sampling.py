@@ -140,21 +140,23 @@ def write(
     given = torch.empty(0, dtype=torch.int64) if prompt is None else prompt
     check(given, vocabulary)
     first = len(given)
-    x = torch.nn.functional.pad(given.to(noise.device), (0, length)).repeat(n, 1)
-    ends = torch.full((n,), x.shape[1])
-    read = reader(x)
-    for position in range(first, x.shape[1]):
-        x[:, position] = choice.draw(read(position), noise, x[:, :position])
-        if watch is not None:
-            watch(x[:, position].masked_fill((ends <= position).to(x.device), NOTHING))
-        if stop is not None:
-            # Those that have ended go on unseen, so that the others need not be moved.
-            for row in (ends > position).nonzero()[:, 0].tolist():
-                if stop(x[row, first : position + 1]):
-                    ends[row] = position + 1
-            if not (ends > position + 1).any():
-                break
-    return x.masked_fill((torch.arange(x.shape[1]) >= ends[:, None]).to(x.device), NOTHING)
+    ends = torch.full((n,), first + length)
+    # Inference mode spares each of the many small operations a little; what it makes is of no use for gradients, so a copy goes out.
+    with torch.inference_mode():
+        x = torch.nn.functional.pad(given.to(noise.device), (0, length)).repeat(n, 1)
+        read = reader(x)
+        for position in range(first, first + length):
+            x[:, position] = choice.draw(read(position), noise, x[:, :position])
+            if watch is not None:
+                watch(x[:, position].masked_fill((ends <= position).to(x.device), NOTHING))
+            if stop is not None:
+                # Those that have ended go on unseen, so that the others need not be moved.
+                for row in (ends > position).nonzero()[:, 0].tolist():
+                    if stop(x[row, first : position + 1]):
+                        ends[row] = position + 1
+                if not (ends > position + 1).any():
+                    break
+    return x.masked_fill((torch.arange(first + length) >= ends[:, None]).to(x.device), NOTHING)
 
 
 def fill(
@@ -168,13 +170,15 @@ def fill(
     Raises `UsageError` where a kept token lies outside the vocabulary.
     """
     check(x[mask], vocabulary)
-    x = x.masked_fill(~mask, 0)
-    read = reader(x)
-    for position in range(x.shape[1]):
-        kept = mask[:, position]
-        if kept.all():
-            # Spends the numbers that another row's gap here would, so that rows do not depend on one another.
-            noise.uniform(1)
-        else:
-            x[:, position] = torch.where(kept, x[:, position], choice.draw(read(position), noise, x[:, :position]))
-    return x
+    with torch.inference_mode():
+        filled = x.masked_fill(~mask, 0)
+        read = reader(filled)
+        for position in range(x.shape[1]):
+            kept = mask[:, position]
+            if kept.all():
+                # Spends the numbers that another row's gap here would, so that rows do not depend on one another.
+                noise.uniform(1)
+            else:
+                drawn = choice.draw(read(position), noise, filled[:, :position])
+                filled[:, position] = torch.where(kept, filled[:, position], drawn)
+    return filled.clone()

@@ -53,8 +53,11 @@ OPTIMIZER = core.Optimizer(
 SPEED = 1_000_000
 """Training tokens a minute that a recipe counts on: what the smaller networks do on two CPU cores."""
 
-SIZES = ((15_000_000, 6, 384), (6_000_000, 6, 256), (4_000_000, 4, 256), (100_000, 4, 192), (0, 2, 64))
-"""Networks for budgets of at least so many training tokens: (tokens, depth, width)."""
+SIZES = ((15_000_000, 6), (8_000_000, 5), (4_000_000, 4), (100_000, 3), (20_000, 2), (0, 1))
+"""Depths for budgets of at least so many training tokens: (tokens, depth)."""
+
+WIDE = 64
+"""Features of a head, and features of a token for each block."""
 
 
 def _tokens(budget: Budget, size: int, batch: int) -> float:
@@ -83,14 +86,18 @@ class GPT(Model, Samples, Scores, Predicts, Completes):
 
         window: Positive = 256
         """Tokens that the model sees at once."""
-        width: Positive = 256
-        """Features of a token."""
         depth: Positive = 4
-        """Transformer blocks."""
-        heads: Positive = 4
-        """Attention heads; 2 x heads divides width."""
+        """Transformer blocks: the one dial of the size, which the width follows."""
+        width: Positive | None = None
+        """Features of a token. None: 64 for each block."""
+        heads: Positive | None = None
+        """Attention heads; 2 x heads divides width. None: one for 64 features."""
         dropout: Fraction = 0.0
         """Share of features dropped from the embedding and from each residual branch."""
+        runs: Positive = 5
+        """Longest run of tokens that has a vector of its own, beside each single token."""
+        rows: Positive = 8192
+        """Rows of the table of each length of runs, which share them by a hash where they are too many."""
         optimizer: core.Optimizer = field(default_factory=lambda: OPTIMIZER)
         """How the parameters move."""
 
@@ -100,7 +107,9 @@ class GPT(Model, Samples, Scores, Predicts, Completes):
             raise UsageError("gpt needs tokens: the data has no vocabulary")
         self.window = config.window
         self.begin = spec.vocabulary
-        self.network = NextToken(spec.vocabulary, config.width, config.depth, config.heads, config.dropout)
+        width = config.width or WIDE * config.depth
+        heads = config.heads or max(1, width // WIDE)
+        self.network = NextToken(spec.vocabulary, width, config.depth, heads, config.dropout, runs=config.runs, rows=config.rows)
 
     @classmethod
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
@@ -113,12 +122,11 @@ class GPT(Model, Samples, Scores, Predicts, Completes):
         passes = seen / size
         # A large network learns a short text by heart, whatever the time.
         affordable = min(seen, 20 * size)
-        depth, width = next((depth, width) for least, depth, width in SIZES if affordable >= least)
         config = cls.Config(
             window=window,
-            width=width,
-            depth=depth,
-            heads=width // 64,
+            depth=next(depth for least, depth in SIZES if affordable >= least),
+            # A table much longer than the text learns it by heart.
+            rows=max(64, min(16_384, size // 32)),
             dropout=0.2 if passes > 20 else 0.1 if passes > 5 else 0.0,
             optimizer=OPTIMIZER,
         )
