@@ -21,7 +21,7 @@ KINDS = pytest.mark.parametrize("kind", ["tokens", "sequences"])
 
 def build(kind="tokens", vocabulary=5, **config):
     """A small model in float64, whose weights are all drawn at random."""
-    config = {"window": 8, "width": 12, "depth": 2, "components": 3} | config
+    config = {"window": 8, "width": 12, "depth": 2, "components": 3, "runs": 3} | config
     spec = DataSpec("tokens", (), size=1000, vocabulary=vocabulary) if kind == "tokens" else SEQUENCES
     model = RNN(spec, RNN.Config(**config)).double().eval()
     generator = torch.Generator().manual_seed(0)

