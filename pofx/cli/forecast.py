@@ -44,6 +44,10 @@ def run(options: Options) -> None:
 
     found = Run.open(options.run)
     model = found.model()
+    if model.spec.kind != "sequences":
+        raise UsageError(
+            f"pofx forecast goes on from series, and {options.run} models {model.spec.kind}: pofx sample --prompt continues texts"
+        )
     discovery.require(model, Forecasts, what="pofx forecast")
     if options.n < 2:
         raise UsageError(f"--n must be at least 2, not {options.n}")
