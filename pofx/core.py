@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin
 
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
 # Numbers below 1e-38 count as 0: with them a processor is many times as slow, and what an optimizer remembers of weights whose
@@ -129,10 +129,15 @@ class Batch(NamedTuple):
        features) and sequences float32 (batch, time, features), standardised.
     label: classes int64 (batch,), -1 where missing; attributes int64 (batch, attributes), -1 where missing; values
        float32 (batch, values), NaN where missing.
+    lane: int64 (batch,), the lane that each example is the next one of, where a model asked for lanes and the data have an
+       order; None where examples stand alone.
+    fresh: bool (batch,), where the lane starts anew, so that the example continues nothing; None without lanes.
     """
 
     x: Shaped[Tensor, "batch ..."]
     label: Shaped[Tensor, "batch ..."] | None = None
+    lane: Int64[Tensor, " batch"] | None = None
+    fresh: Bool[Tensor, " batch"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -426,6 +431,12 @@ class Budget(Config):
         if len(given) != 1:
             raise UsageError(f"a budget is one of --steps, --epochs and --minutes, not {' and '.join(given) or 'none'}")
 
+    def seen(self, size: int, batch: int, speed: float) -> float:
+        """Examples, or tokens, that a training sees of `size`: `batch` in a round, and so many a minute as `speed` says."""
+        if self.minutes is not None:
+            return self.minutes * speed
+        return self.epochs * size if self.epochs is not None else float((self.steps or 0) * batch)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -447,6 +458,8 @@ class Model(nn.Module, ABC):
     Attributes:
         kinds: the kinds of data that it can model.
         window: the number of tokens of one example (models of tokens).
+        order: of the training examples: shuffled in each pass, or in lanes, where lane b of one batch continues lane b of the last
+            (`Batch.lane`), for a state that is carried on; data whose examples do not follow one another are shuffled all the same.
         resizable: names of buffers whose size depends on the data.
         progress: share of the budget that is done, in [0, 1]; a float64 scalar on the CPU, written by the trainer
             before each move. Every schedule is a function of it.
@@ -456,6 +469,7 @@ class Model(nn.Module, ABC):
     kinds: ClassVar[frozenset[str]]
     resizable: ClassVar[frozenset[str]] = frozenset()
     window: int | None = None
+    order: Literal["shuffled", "lanes"] = "shuffled"
     progress: Tensor
 
     def __init__(self, spec: DataSpec, config: Any) -> None:
@@ -605,6 +619,16 @@ class Scores(Capability):
         """log P(x), or log P(x|label) where the model is conditional."""
 
 
+class Predicts(Capability):
+    """Tells of each token of a text what was to be expected there."""
+
+    verb = "predict"
+
+    @abstractmethod
+    def logits(self, x: Int64[Tensor, "batch time"]) -> Float[Tensor, "batch time vocabulary"]:
+        """Whose softmax is P(x_t | x_1, ..., x_{t-1}) for all symbols at each place t; texts may be of any length."""
+
+
 class Completes(Capability):
     """Fills in what is missing.
 
@@ -618,6 +642,16 @@ class Completes(Capability):
     @abstractmethod
     def complete(self, x: Tensor, mask: Tensor, *, noise: Noise) -> Shaped[Tensor, "batch ..."]:
         """x with the elements where `mask` is False drawn anew, the others kept."""
+
+
+class Forecasts(Capability):
+    """Goes on from the past."""
+
+    verb = "forecast"
+
+    @abstractmethod
+    def forecast(self, x: Float[Tensor, "batch time features"], horizon: int, *, noise: Noise) -> Float[Tensor, "batch horizon features"]:
+        """The next `horizon` steps of each sequence, drawn: one possible future for each row of x."""
 
 
 class Denoises(Capability):
@@ -665,5 +699,5 @@ class Trajectory(Capability):
 
 
 CAPABILITIES: tuple[type[Capability], ...] = (
-    Samples, Encodes, Decodes, Scores, Completes, Denoises, Classifies, Judges, Trajectory,
+    Samples, Encodes, Decodes, Scores, Predicts, Completes, Forecasts, Denoises, Classifies, Judges, Trajectory,
 )  # fmt: skip

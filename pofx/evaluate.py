@@ -37,7 +37,7 @@ HASHED = 1024
 #: Columns of a terminal from which on notes have room; the page has them all.
 WIDE = 100
 #: The order in which rows are shown.
-ABOUT = ("likelihood", "samples", "labels", "memorisation", "reconstruction", "codes", "cost")
+ABOUT = ("likelihood", "forecasts", "samples", "labels", "memorisation", "reconstruction", "codes", "cost")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -62,7 +62,7 @@ class Row:
     draws: what `error` was computed from, for differences between models.
     """
 
-    about: Literal["likelihood", "reconstruction", "samples", "memorisation", "codes", "labels", "cost"]
+    about: Literal["likelihood", "forecasts", "reconstruction", "samples", "memorisation", "codes", "labels", "cost"]
     name: str
     unit: str
     model: float

@@ -73,7 +73,7 @@ class Trainer:
         self.parameters = [[parameter for _, parameter in player.parameters()] for player in self.players]
         self.optimizers = [optim.build(player) for player in self.players]
         self.streams = [
-            Stream(dataset.train, name=player.name, size=settings.batch_size, window=model.window, seed=settings.seed)
+            Stream(dataset.train, name=player.name, size=settings.batch_size, window=model.window, seed=settings.seed, order=model.order)
             for player in self.players
         ]
         self.walk = list(itertools.chain.from_iterable([i] * self._moves_in_round(player) for i, player in enumerate(self.players)))
@@ -160,12 +160,11 @@ class Trainer:
         for parameter in parameters:
             parameter.grad = None
         parts = self.settings.accumulate
-        for x, label in zip(
-            batch.x.chunk(parts), batch.label.chunk(parts) if batch.label is not None else itertools.repeat(None), strict=False
-        ):
-            loss = player.loss(type(batch)(x, label))
+        chunks = (itertools.repeat(None) if value is None else value.chunk(parts) for value in batch)
+        for part in itertools.starmap(type(batch), zip(*chunks, strict=False)):
+            loss = player.loss(part)
             total = loss.total
-            (total if parts == 1 else total * (len(x) / len(batch.x))).backward()  # type: ignore[no-untyped-call]
+            (total if parts == 1 else total * (len(part.x) / len(batch.x))).backward()  # type: ignore[no-untyped-call]
             self.guard.loss(player.name, loss, total, self.clock.step + 1)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         distributed.average(gradients)

@@ -382,6 +382,41 @@ def test_scores(name, case):
         assert (likelihood.nats <= 0).all()
 
 
+@having(core.Forecasts)
+@torch.no_grad()
+def test_forecasts(name, case):
+    model = capable_model(name, case, core.Forecasts)
+    x = examples(model).x
+    before = x.clone()
+    drawn = model.forecast(x, 9, noise=Noise(3, N))
+    assert torch.equal(x, before)
+    assert drawn.shape == (N, 9, *model.spec.shape[1:])
+    assert drawn.isfinite().all()
+    assert torch.equal(drawn, model.forecast(x, 9, noise=Noise(3, N)))
+    assert not torch.equal(drawn, model.forecast(x, 9, noise=Noise(4, N)))
+    parts = torch.cat([model.forecast(x[first : first + k], 9, noise=Noise(3, k, first=first)) for first, k in ((0, 1), (1, 2), (3, 3))])
+    torch.testing.assert_close(drawn, parts, rtol=0, atol=1e-5)
+    # What comes next depends on what was, and not on how far ahead is asked.
+    assert not torch.equal(drawn, model.forecast(x + 1, 9, noise=Noise(3, N)))
+    torch.testing.assert_close(drawn[:, :2], model.forecast(x, 2, noise=Noise(3, N)), rtol=0, atol=1e-5)
+
+
+@having(core.Predicts)
+@torch.no_grad()
+def test_predicts(name, case):
+    model = capable_model(name, case, core.Predicts)
+    x = examples(model).x
+    nats = model.logits(x).double().log_softmax(-1)
+    assert nats.shape == (*x.shape, model.spec.vocabulary)
+    steps = nats.gather(2, x[..., None])[..., 0].sum(1)
+    torch.testing.assert_close(steps, model.log_prob(x).nats.double(), rtol=1e-4, atol=1e-4)
+    # What comes later changes nothing.
+    later = torch.cat((x[:, :3], (x[:, 3:] + 1) % model.spec.vocabulary), 1)
+    torch.testing.assert_close(model.logits(later).double().log_softmax(-1)[:, :4], nats[:, :4], rtol=0, atol=1e-4)
+    # A text may be longer than the window.
+    assert model.logits(torch.cat((x, x), 1)).shape[1] == 2 * x.shape[1]
+
+
 @having(core.Judges)
 @torch.no_grad()
 def test_judges(name, case):

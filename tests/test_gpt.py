@@ -8,6 +8,9 @@ import torch
 from pofx import core
 from pofx.core import Batch, Budget, DataSpec, Noise, UsageError
 from pofx.models.autoregressive.gpt import GPT
+from pofx.nn.attention import attend
+from pofx.nn.next_token import Runs
+from pofx.nn.sampling import Choice, write
 
 
 def build(vocabulary: int = 5, *, size: int = 1000, seed: int = 0, **config) -> GPT:
@@ -169,7 +172,7 @@ def test_completing_nothing_given_is_sampling():
     [
         ({"prompt": torch.tensor([5])}, "vocabulary"),
         ({"prompt": torch.tensor([-1])}, "vocabulary"),
-        ({"temperature": 0.0}, "temperature"),
+        ({"temperature": -1.0}, "temperature"),
         ({"top_k": 0}, "top-k"),
         ({"length": -1}, "length"),
         ({"label": torch.tensor([0])}, "label"),
@@ -241,3 +244,71 @@ def test_the_network_computes_in_bfloat16_and_answers_in_float32():
         loss = model.loss(Batch(tokens(5, 2, 8)))
     assert seen == [torch.bfloat16]
     assert loss.total.dtype == torch.float32
+
+
+def test_depth_is_the_dial_of_the_size():
+    spec, sizes = DataSpec("tokens", (), size=1000, vocabulary=65), []
+    for depth in (1, 2, 4, 8):
+        with torch.device("meta"):
+            model = GPT(spec, GPT.Config(depth=depth))
+        block = model.network.transformer.blocks[0]
+        assert (block.widen.in_features, block.attention.heads) == (64 * depth, depth)
+        sizes.append(sum(parameter.numel() for parameter in model.parameters()))
+    assert sizes == sorted(sizes)
+
+
+def test_a_run_of_tokens_has_one_vector_wherever_it_stands_and_different_runs_have_others():
+    torch.manual_seed(0)
+    runs = Runs(4, 8, 3, 1000).double()
+    for table in runs.tables:
+        torch.nn.init.normal_(table.weight)
+    assert [table.num_embeddings for table in runs.tables] == [16, 64]
+    every = torch.tensor(list(itertools.product(range(4), repeat=3)))
+    vectors = runs(every, torch.full((64, 2), 3))[:, 2]
+    assert len(vectors.unique(dim=0)) == 64
+    # The same runs further on, and with what stands before them told apart from what is read.
+    later = torch.cat((torch.randint(4, (64, 5)), every), 1)
+    torch.testing.assert_close(runs(later, torch.zeros(64, 2, dtype=torch.int64))[:, 7], vectors)
+    torch.testing.assert_close(runs(every[:, 2:], every[:, :2])[:, 0], vectors)
+
+
+def test_hashed_runs_are_spread_over_their_table():
+    runs = Runs(65, 2, 4, 512)
+    assert [table.num_embeddings for table in runs.tables] == [512, 512, 512]
+    seen = []
+    for table in runs.tables:
+        table.register_forward_hook(lambda _module, rows, _out: seen.append(rows[0][:, 3:]))
+    runs(tokens(65, 4, 4000), torch.zeros(4, 3, dtype=torch.int64))
+    for rows in seen:
+        often = rows.flatten().bincount(minlength=512)
+        # 15,988 runs among 512 rows: some 31 each.
+        assert often.min() > 0
+        assert often.max() < 150
+
+
+def test_attention_that_is_written_out_is_the_fused_one():
+    query, key, value = torch.randn(3, 2, 4, 9, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    fused = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+    torch.testing.assert_close(attend(query, key, value), fused)
+
+
+@pytest.mark.parametrize("top_p", [None, 0.9])
+def test_cached_samples_are_those_of_the_uncached_path_token_by_token(top_p):
+    model, length = build(), 30
+    choice = Choice(temperature=0.8, top_p=top_p)
+
+    def uncached(x):
+        return lambda position: model.logits(x[:, : position + 1])[:, -1]
+
+    with torch.no_grad():
+        plain = write(uncached, 5, vocabulary=5, length=length, choice=choice, noise=Noise(2, 5))
+    assert torch.equal(model.sample(5, noise=Noise(2, 5), length=length, temperature=0.8, top_p=top_p), plain)
+
+
+def test_in_float32_cached_logits_agree_to_rounding():
+    model = build(20, width=32).float()
+    x = tokens(20, 3, 30)
+    with torch.no_grad():
+        whole, read = model.logits(x), model._reader(x)
+        for position in range(30):
+            torch.testing.assert_close(read(position), whole[:, position], rtol=0, atol=1e-5 * max(1.0, float(whole.abs().max())))

@@ -12,7 +12,8 @@ from pofx import data
 from pofx.cli import main
 from pofx.core import Batch, DataSpec, Noise, UsageError
 from pofx.metrics import reconstruction
-from pofx.models.autoencoding.recurrent_autoencoder import Carried, RecurrentAutoencoder
+from pofx.models.autoencoding.recurrent_autoencoder import RecurrentAutoencoder
+from pofx.nn.recurrent import Carried
 from pofx.subject import Subject
 
 TOKENS = DataSpec("tokens", (), size=2000, vocabulary=5)

@@ -5,7 +5,7 @@ import dataclasses
 import tyro
 
 #: Fields that are passed to the figure's own `draw` or `film`, where it has them.
-KNOBS = ("compare", "range", "mask")
+KNOBS = ("compare", "range", "mask", "prompt")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,8 @@ class Options:
     """Decode the plane from -R to R, in units of the code: the prior's standard deviations where it is N(0, I) (manifold)."""
     mask: str | None = None
     """What is given of an image: top, bottom, left, right, or a picture whose bright pixels are (completion)."""
+    prompt: str | None = None
+    """The text after which to show what may come (next-token)."""
 
 
 def run(options: Options) -> None:

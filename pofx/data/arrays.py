@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pofx.core import UsageError
-from pofx.data import images, vectors
+from pofx.data import images, series, vectors
 from pofx.data.dataset import Dataset
 from pofx.data.files import MAPPED, digest, digest_array
 from pofx.data.labels import Labels, from_array
@@ -74,6 +74,8 @@ def build(
     source, options = request.source, request.options
     if array.dtype.kind not in "biuf":
         raise UsageError(f"{source} is an array of {array.dtype}: give one of numbers")
+    if array.ndim in (1, 2) and _one_series(request, array):
+        return _series(request, array, labels, content, notes)
     if array.ndim < 2 or 0 in array.shape:
         raise UsageError(f"{source} has the shape {array.shape}: give (n, features), or images of (n, height, width) or with channels")
     if labels is not None and len(labels.value) != len(array):
@@ -102,6 +104,26 @@ def build(
             raise UsageError(f"{source} has the shape {array.shape}: sequences are (n, time, features) or (n, time)")
         return vectors.dataset(request, array, labels, own, kind=kind, content=content, notes=notes)
     raise UsageError(f"{source} is an array, which cannot be read as {kind}: its kinds are images, vectors and sequences")
+
+
+def _one_series(request: Request, array: np.ndarray) -> bool:
+    """Whether an array is one series, (time,) or (time, features): a window is asked for, or it has no second axis."""
+    options, codec = request.options, request.codec
+    if codec is not None:
+        return isinstance(codec, series.SeriesCodec)
+    return options.kind == "sequences" and (options.window is not None or array.ndim == 1) and 0 not in array.shape
+
+
+def _series(request: Request, array: np.ndarray, labels: Labels | None, content: str | None, notes: tuple[str, ...]) -> Dataset:
+    """The data set of an array that is one series. Raises `UsageError` for labels."""
+    request.options.only(request.source, "a series", "kind", "window", "validation", "seed")
+    if labels is not None:
+        raise UsageError(f"{request.source} is one series, which has no labels: leave them out, or give (n, time, features)")
+    _bounds(array, request.source)
+    names = tuple(f"x{i}" for i in range(array.size // len(array)))
+    whole = (array.dtype.kind in "iub",) * len(names)
+    steps = array.reshape(len(array), -1).astype(np.float64)
+    return series.dataset(request, steps, names, integers=whole, content=content or digest_array(array), notes=[*notes])
 
 
 def _bounds(array: np.ndarray, source: str) -> tuple[float, float]:

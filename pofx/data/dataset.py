@@ -58,6 +58,8 @@ class Split:
         rows: the rows of x that belong to this split, where it is not all of them.
         bits: 1 to binarise grey images as they are drawn; 8 for uint8 images; None otherwise.
         flip: mirror images left to right at random, in training only.
+        stride: how far apart two rows of x begin that follow one another, where rows are windows of one series; None where
+            rows stand alone.
         seed: of the one fixed binarisation of a split that is not trained on.
     """
 
@@ -70,10 +72,11 @@ class Split:
         tokens: bool = False,
         bits: int | None = None,
         flip: bool = False,
+        stride: int | None = None,
         seed: int = 0,
     ) -> None:
         self.x, self.label, self._rows = x, label, rows
-        self.tokens, self.bits, self.flip, self.seed = tokens, bits, flip, seed
+        self.tokens, self.bits, self.flip, self.stride, self.seed = tokens, bits, flip, stride, seed
 
     def __len__(self) -> int:
         """Examples, or tokens of a text."""
@@ -90,6 +93,14 @@ class Split:
         if window is None:
             raise UsageError("a model of tokens declares its window")
         return window
+
+    def lane(self, window: int | None = None) -> tuple[int, int] | None:
+        """How far apart two examples begin that follow one another, and at how many places one may begin; None where examples
+        stand alone. Raises `UsageError` for a text shorter than the window."""
+        if self.tokens:
+            self.positions(window)
+            return self._window(window), len(self) - self._window(window) + 1
+        return None if self.stride is None else (self.stride, len(self))
 
     def positions(self, window: int | None = None, *, shuffle: int | None = None) -> Tensor:
         """What one pass visits, in order: row numbers, or the starts of the windows of a text.
@@ -215,6 +226,7 @@ class Dataset:
     source: what the person typed. fingerprint: a hash of the content and of the options that shape it.
     notes: sentences that a person should read (what was skipped, cropped, fetched).
     factors: what the examples were drawn from, where that is known.
+    times: of each step of a series, numbers or dates, where the source says.
     """
 
     source: str
@@ -227,3 +239,4 @@ class Dataset:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
     factors: Factors | None = None
+    times: np.ndarray | None = None

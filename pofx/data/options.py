@@ -31,8 +31,12 @@ class Options(Config):
     """Share held out for validation; 0 trains on it. By default the source's own, 10 % of one split here, 2 % of a text, else 5 %."""
     tokens: Literal["chars", "bytes"] = "chars"
     """Symbols of a text: its characters, or the 256 bytes."""
+    time: str | None = None
+    """Column of a table that says when each row was: the other columns of numbers are then one series."""
+    window: Annotated[int | None, Range(2)] = None
+    """Steps of an example, which cuts one long series into windows. By default 100, or a twelfth of a short series."""
     missing: Literal["indicator", "drop"] = "indicator"
-    """Rows of a table with empty cells: add a 0/1 column that says so, or drop them."""
+    """Rows of a table with empty cells: add a 0/1 column that says so (a series has none to add), or drop them."""
     on_error: Literal["stop", "skip"] = "stop"
     """What to do about an example that cannot be read: stop with its name, or skip and count it."""
     seed: Annotated[int, Range(0)] = 0

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from pofx.core import UsageError, Values
+from pofx.data import series
 from pofx.data.columns import Field, TableCodec, cells, numbers, pandas
 from pofx.data.dataset import Dataset
 from pofx.data.files import digest
@@ -31,7 +32,12 @@ def load(request: Request) -> Dataset:
     """The data set of a table. Raises `UsageError` for a file that cannot be read, a label column that does not exist,
     a table without a usable column or row, and columns that do not fit the run's."""
     source, options, codec = request.source, request.options, request.codec
+    if options.time is not None or isinstance(codec, series.SeriesCodec):
+        found: list[str] = []
+        return series.of_table(request, _read(request, found), digest(request.file), found)
     options.only(source, "a table", "kind", "label", "labelled", "validation", "seed", "missing", "on_error")
+    if options.kind == "sequences":
+        raise UsageError(f"{source} is a table: name the column that says when each row was with --data.time COLUMN to read it as a series")
     if options.kind not in (None, "vectors"):
         raise UsageError(f"{source} is a table, which cannot be read as {options.kind}: its kind is vectors")
     if codec is not None and not isinstance(codec, TableCodec):

@@ -7,10 +7,52 @@ from torch import Tensor, nn
 from pofx.core import Network
 from pofx.nn.attention import CausalTransformer, Memory
 
+#: An odd number by which runs are hashed, of the golden ratio's bits; products wrap around at 2^64.
+MIXER = 0x1E3779B97F4A7C15
+
 
 def probabilities(logits: Float[Tensor, "n vocabulary"], temperature: float = 1.0) -> Float[Tensor, "n vocabulary"]:
     """Softmax of logits / temperature in float64, on the CPU, where every machine has it."""
     return (logits.to("cpu", torch.float64) / temperature).softmax(-1)
+
+
+class Runs(nn.Module):
+    """Vectors of the runs of 2 to `longest` tokens that end at each place, summed; they start at zero.
+
+    A run's row in the table of its length is its number where the table has a row for every run, else a hash of it. They tell
+    the first layer at once what a transformer must otherwise find out by attending: which letters stand before this one.
+
+    Arguments:
+        symbols: tokens, the begin symbol among them. rows: of each table, at most.
+
+    References:
+        Byte Latent Transformer: Patches Scale Better Than Tokens, Pagnoni et al., 2024, section 3.2.1 (hash n-gram embeddings),
+            https://arxiv.org/abs/2412.09871
+    """
+
+    def __init__(self, symbols: int, width: int, longest: int, rows: int) -> None:
+        super().__init__()
+        self.symbols = symbols
+        self.tables = nn.ModuleList(nn.Embedding(min(rows, symbols**length), width) for length in range(2, longest + 1))
+        for table in self.tables:
+            nn.init.zeros_(table.weight)
+
+    def forward(self, tokens: Int64[Tensor, "batch time"], before: Int64[Tensor, "batch back"]) -> Float[Tensor, "batch time width"]:
+        """The sum at each of `tokens`; `before`: the `longest` - 1 tokens that stand before the first one."""
+        longest, time = len(self.tables) + 1, tokens.shape[1]
+        x = torch.cat((before, tokens), 1)
+        number, total = tokens, 0.0
+        for back, table in enumerate(self.tables, 1):
+            start = longest - 1 - back
+            earlier = x[:, start : start + time]
+            if table.num_embeddings < self.symbols ** (back + 1):
+                # Multiplying mixes the low bits into the high ones, from which the row is taken.
+                number = (number * self.symbols + earlier + 1) * MIXER
+                row = (number >> 24) % table.num_embeddings
+            else:
+                row = number = number + earlier * self.symbols**back
+            total = total + table(row)
+        return total
 
 
 class NextToken(Network):
@@ -20,12 +62,16 @@ class NextToken(Network):
         vocabulary: symbols that can come next.
         width, depth, heads, dropout: of the transformer.
         places: learn a vector for each of so many places, where it matters which one it is; 0: distances alone count.
+        runs: learn vectors for runs of up to so many tokens (see `Runs`), in tables of `rows` rows; 1: of single tokens alone.
     """
 
-    def __init__(self, vocabulary: int, width: int, depth: int, heads: int, dropout: float, *, places: int = 0) -> None:
+    def __init__(
+        self, vocabulary: int, width: int, depth: int, heads: int, dropout: float, *, places: int = 0, runs: int = 1, rows: int = 1 << 13
+    ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary + 1, width)
         self.place = nn.Embedding(places, width) if places else None
+        self.runs = Runs(vocabulary + 1, width, runs, rows) if runs > 1 else None
         self.transformer = CausalTransformer(width, depth, heads, dropout)
         self.head = nn.Linear(width, vocabulary, bias=False)
         # Its rows belong to symbols, as those of the embedding, so AdamW moves it and Muon does not.
@@ -38,4 +84,12 @@ class NextToken(Network):
         if self.place is not None:
             start = 0 if memory is None else memory.length
             x = x + self.place.weight[start : start + tokens.shape[1]]
+        if self.runs is not None:
+            back = len(self.runs.tables)
+            before = None if memory is None else memory.recent
+            if before is None:
+                before = tokens.new_full((len(tokens), back), self.embedding.num_embeddings - 1)
+            x = x + self.runs(tokens, before)
+            if memory is not None:
+                memory.recent = torch.cat((before, tokens), 1)[:, -back:]
         return self.head(self.transformer(x, memory))

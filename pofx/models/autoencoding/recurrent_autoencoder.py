@@ -39,30 +39,7 @@ from pofx.nn import labels
 from pofx.nn.moments import RunningGaussian
 from pofx.nn.next_token import probabilities
 from pofx.nn.observation import Observation
-
-
-def _recurrent(cell: str, width: int, hidden: int, *, bidirectional: bool = False) -> nn.LSTM | nn.GRU:
-    """The cell by name; the forget gates of an LSTM start open, so that it remembers before it has learned to.
-
-    References:
-        An Empirical Exploration of Recurrent Network Architectures (Jozefowicz et al., 2015), https://proceedings.mlr.press/v37/jozefowicz15.html
-    """
-    if cell == "gru":
-        return nn.GRU(width, hidden, batch_first=True, bidirectional=bidirectional)
-    lstm = nn.LSTM(width, hidden, batch_first=True, bidirectional=bidirectional)
-    with torch.no_grad():
-        for name, bias in lstm.named_parameters():
-            if name.startswith("bias_ih"):
-                # The gates stand as input, forget, cell, output.
-                bias[hidden : 2 * hidden] += 1.0
-    return lstm
-
-
-class Carried:
-    """What a decoder remembers between the elements of one call; a model keeps none."""
-
-    def __init__(self) -> None:
-        self.state: Tensor | tuple[Tensor, Tensor] | None = None
+from pofx.nn.recurrent import Carried, Cell, recurrent
 
 
 def _element(spec: DataSpec, width: int) -> nn.Module:
@@ -73,10 +50,10 @@ def _element(spec: DataSpec, width: int) -> nn.Module:
 class _Encoder(Network):
     """Reads a sequence in both directions; the code is a linear map of where each direction ends."""
 
-    def __init__(self, spec: DataSpec, latent_dim: int, *, cell: str, width: int, hidden: int) -> None:
+    def __init__(self, spec: DataSpec, latent_dim: int, *, cell: Cell, width: int, hidden: int) -> None:
         super().__init__()
         self.element = _element(spec, width)
-        self.cell = _recurrent(cell, width, hidden, bidirectional=True)
+        self.cell = recurrent(cell, width, hidden, bidirectional=True)
         self.head = nn.Linear(2 * hidden, latent_dim)
 
     def compute(self, x: Shaped[Tensor, "batch time ..."]) -> Float[Tensor, "batch latent"]:
@@ -88,12 +65,12 @@ class _Encoder(Network):
 class _Decoder(Network):
     """Says each element from the code, which it is reminded of at each, and from the elements before."""
 
-    def __init__(self, spec: DataSpec, latent_dim: int, *, cell: str, width: int, hidden: int) -> None:
+    def __init__(self, spec: DataSpec, latent_dim: int, *, cell: Cell, width: int, hidden: int) -> None:
         super().__init__()
         self.element = _element(spec, width)
         self.code = nn.Linear(latent_dim, width)
         self.start = nn.Linear(latent_dim, (2 if cell == "lstm" else 1) * hidden)
-        self.cell = _recurrent(cell, width, hidden)
+        self.cell = recurrent(cell, width, hidden)
         self.head = nn.Linear(hidden, spec.vocabulary if spec.kind == "tokens" else spec.shape[-1])
 
     def compute(

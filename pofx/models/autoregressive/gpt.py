@@ -16,7 +16,6 @@ References:
     Muon: An optimizer for hidden layers in neural networks, Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -37,13 +36,15 @@ from pofx.core import (
     Model,
     Noise,
     Positive,
+    Predicts,
     Recipe,
     Samples,
     Scores,
     UsageError,
 )
 from pofx.nn.attention import Memory
-from pofx.nn.next_token import NextToken, probabilities
+from pofx.nn.next_token import NextToken
+from pofx.nn.sampling import Choice, Read, Stop, Watch, fill, write
 
 OPTIMIZER = core.Optimizer(
     name="muon", lr=3e-3, matrix_lr=3e-2, betas=(0.9, 0.95), momentum=0.95, decay="linear", decay_start=0.4
@@ -52,8 +53,11 @@ OPTIMIZER = core.Optimizer(
 SPEED = 1_000_000
 """Training tokens a minute that a recipe counts on: what the smaller networks do on two CPU cores."""
 
-SIZES = ((15_000_000, 6, 384), (6_000_000, 6, 256), (4_000_000, 4, 256), (100_000, 4, 192), (0, 2, 64))
-"""Networks for budgets of at least so many training tokens: (tokens, depth, width)."""
+SIZES = ((15_000_000, 6), (8_000_000, 5), (4_000_000, 4), (100_000, 3), (20_000, 2), (0, 1))
+"""Depths for budgets of at least so many training tokens: (tokens, depth)."""
+
+WIDE = 64
+"""Features of a head, and features of a token for each block."""
 
 
 def _tokens(budget: Budget, size: int, batch: int) -> float:
@@ -63,7 +67,7 @@ def _tokens(budget: Budget, size: int, batch: int) -> float:
     return float(budget.epochs * size if budget.epochs is not None else (budget.steps or 0) * batch)
 
 
-class GPT(Model, Samples, Scores, Completes):
+class GPT(Model, Samples, Scores, Predicts, Completes):
     """A causal transformer on tokens.
 
     Every token is predicted, the first from a begin symbol that is no part of the vocabulary. A text longer than the
@@ -82,14 +86,18 @@ class GPT(Model, Samples, Scores, Completes):
 
         window: Positive = 256
         """Tokens that the model sees at once."""
-        width: Positive = 256
-        """Features of a token."""
         depth: Positive = 4
-        """Transformer blocks."""
-        heads: Positive = 4
-        """Attention heads; 2 x heads divides width."""
+        """Transformer blocks: the one dial of the size, which the width follows."""
+        width: Positive | None = None
+        """Features of a token. None: 64 for each block."""
+        heads: Positive | None = None
+        """Attention heads; 2 x heads divides width. None: one for 64 features."""
         dropout: Fraction = 0.0
         """Share of features dropped from the embedding and from each residual branch."""
+        runs: Positive = 5
+        """Longest run of tokens that has a vector of its own, beside each single token."""
+        rows: Positive = 8192
+        """Rows of the table of each length of runs, which share them by a hash where they are too many."""
         optimizer: core.Optimizer = field(default_factory=lambda: OPTIMIZER)
         """How the parameters move."""
 
@@ -99,7 +107,9 @@ class GPT(Model, Samples, Scores, Completes):
             raise UsageError("gpt needs tokens: the data has no vocabulary")
         self.window = config.window
         self.begin = spec.vocabulary
-        self.network = NextToken(spec.vocabulary, config.width, config.depth, config.heads, config.dropout)
+        width = config.width or WIDE * config.depth
+        heads = config.heads or max(1, width // WIDE)
+        self.network = NextToken(spec.vocabulary, width, config.depth, heads, config.dropout, runs=config.runs, rows=config.rows)
 
     @classmethod
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
@@ -112,12 +122,11 @@ class GPT(Model, Samples, Scores, Completes):
         passes = seen / size
         # A large network learns a short text by heart, whatever the time.
         affordable = min(seen, 20 * size)
-        depth, width = next((depth, width) for least, depth, width in SIZES if affordable >= least)
         config = cls.Config(
             window=window,
-            width=width,
-            depth=depth,
-            heads=width // 64,
+            depth=next(depth for least, depth in SIZES if affordable >= least),
+            # A table much longer than the text learns it by heart.
+            rows=max(64, min(16_384, size // 32)),
             dropout=0.2 if passes > 20 else 0.1 if passes > 5 else 0.0,
             optimizer=OPTIMIZER,
         )
@@ -166,63 +175,49 @@ class GPT(Model, Samples, Scores, Completes):
         prompt: Int64[Tensor, " prompt"] | None = None,
         temperature: float = 1.0,
         top_k: int | None = None,
+        top_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        no_repeat_ngram: int | None = None,
+        stop: Stop | None = None,
+        watch: Watch | None = None,
         mode: Literal["draw", "mean"] = "draw",
     ) -> Int64[Tensor, "n time"]:
-        """n texts, each the prompt and `length` new tokens.
+        """n texts, each the prompt, of any length, and `length` new tokens, or one window of them.
 
         Arguments:
             label: must be None.
-            length: new tokens; None means one window, whatever the prompt.
-            prompt: tokens that every text starts with; it may be longer than the window.
-            temperature: divides the logits; below 1 prefers likely tokens.
-            top_k: draws among the k likeliest tokens only.
-            mode: "mean" takes the likeliest token each time, and no random number.
+            temperature, top_k, top_p, repetition_penalty, no_repeat_ngram, mode: see `Choice`.
+            stop, watch: see `pofx.nn.sampling.write`.
 
-        Raises `UsageError` for a prompt outside the vocabulary and for a temperature, length or top_k that makes no sense.
+        Raises `UsageError` for a prompt outside the vocabulary and for a knob that makes no sense.
         """
         self._refuse(label)
-        length = self.config.window if length is None else length
-        core.Range(0).check("length", length)
-        core.Range(0, open=True).check("temperature", temperature)
-        core.Range(1).check("top-k", 1 if top_k is None else top_k)
-        given = torch.empty(0, dtype=torch.int64) if prompt is None else prompt
-        self._check(given)
-        x = F.pad(given.to(self.device), (0, length)).repeat(n, 1)
-
-        def choose(logits: Float[Tensor, "n vocabulary"]) -> Int64[Tensor, " n"]:
-            if mode == "mean":
-                return logits.argmax(-1)
-            if top_k is not None and top_k < logits.shape[-1]:
-                logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -torch.inf)
-            return noise.categorical(probabilities(logits, temperature))
-
-        read = self._reader(x)
-        for position in range(len(given), x.shape[1]):
-            x[:, position] = choose(read(position))
-        return x
+        choice = Choice(
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            no_repeat_ngram=no_repeat_ngram,
+            mode=mode,
+        )
+        return write(
+            self._reader,
+            n,
+            vocabulary=self.begin,
+            length=self.config.window if length is None else length,
+            choice=choice,
+            noise=noise,
+            prompt=prompt,
+            stop=stop,
+            watch=watch,
+        )
 
     @torch.no_grad()
     def complete(self, x: Int64[Tensor, "batch time"], mask: Bool[Tensor, "batch time"], *, noise: Noise) -> Int64[Tensor, "batch time"]:
-        """x with the tokens where `mask` is False drawn anew, from left to right.
+        """x with the tokens where `mask` is False drawn anew, from left to right (see `pofx.nn.sampling.fill`)."""
+        return fill(self._reader, x, mask, vocabulary=self.begin, choice=Choice(), noise=noise)
 
-        Each is drawn from its distribution given what stands to its left, kept or drawn; what stands to its right has no
-        influence, so a gap in the middle is filled without regard to how it must end.
-
-        Raises `UsageError` where a kept token lies outside the vocabulary.
-        """
-        self._check(x[mask])
-        x = x.masked_fill(~mask, 0)
-        read = self._reader(x)
-        for position in range(x.shape[1]):
-            kept = mask[:, position]
-            if kept.all():
-                # Spends the numbers that another row's gap here would, so that rows do not depend on one another.
-                noise.uniform(1)
-            else:
-                x[:, position] = torch.where(kept, x[:, position], noise.categorical(probabilities(read(position))))
-        return x
-
-    def _reader(self, x: Int64[Tensor, "batch time"]) -> Callable[[int], Float[Tensor, "batch vocabulary"]]:
+    def _reader(self, x: Int64[Tensor, "batch time"]) -> Read:
         """A function from rising positions to their logits given what x holds to the left at the time of the call.
 
         It reads every token once in each context: what is new since the last call in one piece, the rest from memory.
@@ -233,14 +228,12 @@ class GPT(Model, Samples, Scores, Completes):
             nonlocal memory, start
             if start != self._start(position):
                 memory, start = Memory(self.config.window, self.config.depth), self._start(position)
-            return self.network(self._inputs(x, start, position)[:, memory.length :], memory)[:, -1]
+            # The begin symbol is the first thing that a memory reads.
+            new = x[:, start + memory.length - 1 : position] if memory.length else self._inputs(x, start, position)
+            return self.network(new, memory)[:, -1]
 
         return read
 
     def _refuse(self, label: Tensor | None) -> None:
         if label is not None:
             raise UsageError("gpt models text without labels: leave the label out")
-
-    def _check(self, tokens: Int64[Tensor, " tokens"]) -> None:
-        if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.begin:
-            raise UsageError(f"a token lies outside the vocabulary of {self.begin} symbols: encode the text with the run's own codec")
