@@ -52,7 +52,7 @@ OPTIMIZER = core.Optimizer(
 SPEED = 1_000_000
 """Training tokens a minute that a recipe counts on: what the smaller networks do on two CPU cores."""
 
-SIZES = ((15_000_000, 6), (8_000_000, 5), (4_000_000, 4), (100_000, 3), (20_000, 2), (0, 1))
+SIZES = ((15_000_000, 6), (12_000_000, 5), (4_000_000, 4), (100_000, 3), (20_000, 2), (0, 1))
 """Depths for budgets of at least so many training tokens: (tokens, depth)."""
 
 WIDE = 64
