@@ -47,7 +47,7 @@ class Rotation(NamedTuple):
 
     def part(self, start: int, stop: int) -> "Rotation":
         """That of some of the positions, counted from the first one."""
-        return Rotation(self.cos[start:stop], self.sin[start:stop])
+        return Rotation(self.cos.narrow(0, start, stop - start), self.sin.narrow(0, start, stop - start))
 
     def turn(self, x: Float[Tensor, "batch time ... features"]) -> Float[Tensor, "batch time ... features"]:
         """Turns each pair (i, i + features / 2) of x by the angle of its position, so that products of queries and keys
@@ -57,8 +57,10 @@ class Rotation(NamedTuple):
             RoFormer: Enhanced Transformer with Rotary Position Embedding, Su et al., 2021, https://arxiv.org/abs/2104.09864
         """
         time, features = self.cos.shape
-        shape = (time, *[1] * (x.dim() - 3), features)
-        cos, sin = self.cos.to(x.dtype).view(shape), self.sin.to(x.dtype).view(shape)
+        cos, sin = self if x.dtype == self.cos.dtype else (self.cos.to(x.dtype), self.sin.to(x.dtype))
+        if time > 1:  # a single position's angles fit any place
+            shape = (time, *[1] * (x.dim() - 3), features)
+            cos, sin = cos.view(shape), sin.view(shape)
         return torch.addcmul(x * cos, x.roll(features // 2, -1), sin)
 
 

@@ -19,11 +19,11 @@ def probabilities(logits: Float[Tensor, "n vocabulary"], temperature: float = 1.
 class Runs(nn.Module):
     """Vectors of the runs of 2 to `longest` tokens that end at each place, summed; they start at zero.
 
-    A run's row in the table of its length is its number where the table has a row for every run, else a hash of it. They tell
-    the first layer at once what a transformer must otherwise find out by attending: which letters stand before this one.
+    Each length has `rows` rows, among which its runs are spread by a hash. They tell the first layer at once what a transformer
+    must otherwise find out by attending: which letters stand before this one.
 
     Arguments:
-        symbols: tokens, the begin symbol among them. rows: of each table, at most.
+        symbols: tokens, the begin symbol among them.
 
     References:
         Byte Latent Transformer: Patches Scale Better Than Tokens, Pagnoni et al., 2024, section 3.2.1 (hash n-gram embeddings),
@@ -32,27 +32,27 @@ class Runs(nn.Module):
 
     def __init__(self, symbols: int, width: int, longest: int, rows: int) -> None:
         super().__init__()
-        self.symbols = symbols
-        self.tables = nn.ModuleList(nn.Embedding(min(rows, symbols**length), width) for length in range(2, longest + 1))
-        for table in self.tables:
-            nn.init.zeros_(table.weight)
+        self.symbols, self.back, self._rows = symbols, longest - 1, rows
+        # One table for all lengths, so that a place costs one look-up.
+        self.table = nn.EmbeddingBag(self.back * rows, width, mode="sum")
+        nn.init.zeros_(self.table.weight)
 
     def forward(self, tokens: Int64[Tensor, "batch time"], before: Int64[Tensor, "batch back"]) -> Float[Tensor, "batch time width"]:
         """The sum at each of `tokens`; `before`: the `longest` - 1 tokens that stand before the first one."""
-        longest, time = len(self.tables) + 1, tokens.shape[1]
-        x = torch.cat((before, tokens), 1)
-        number, total = tokens, 0.0
-        for back, table in enumerate(self.tables, 1):
-            start = longest - 1 - back
-            earlier = x[:, start : start + time]
-            if table.num_embeddings < self.symbols ** (back + 1):
-                # Multiplying mixes the low bits into the high ones, from which the row is taken.
-                number = (number * self.symbols + earlier + 1) * MIXER
-                row = (number >> 24) % table.num_embeddings
-            else:
-                row = number = number + earlier * self.symbols**back
-            total = total + table(row)
-        return total
+        batch, time = tokens.shape
+        rows = self.rows(tokens, before).flatten(0, 1)
+        return self.table(rows).view(batch, time, -1)
+
+    def rows(self, tokens: Int64[Tensor, "batch time"], before: Int64[Tensor, "batch back"]) -> Int64[Tensor, "batch time lengths"]:
+        """The row of each length's run, 2 tokens first."""
+        x, number, time = torch.cat((before, tokens), 1), tokens, tokens.shape[1]
+        numbers = []
+        for back in range(1, self.back + 1):
+            # Multiplying mixes the low bits into the high ones, from which the row is taken.
+            number = torch.add(x.narrow(1, self.back - back, time), number, alpha=self.symbols) * MIXER
+            numbers.append(number)
+        first = torch.arange(0, self.back * self._rows, self._rows, device=tokens.device)
+        return (torch.stack(numbers, 2) >> 24) % self._rows + first
 
 
 class NextToken(Network):
@@ -85,7 +85,7 @@ class NextToken(Network):
             start = 0 if memory is None else memory.length
             x = x + self.place.weight[start : start + tokens.shape[1]]
         if self.runs is not None:
-            back = len(self.runs.tables)
+            back = self.runs.back
             before = None if memory is None else memory.recent
             if before is None:
                 before = tokens.new_full((len(tokens), back), self.embedding.num_embeddings - 1)
