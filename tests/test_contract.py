@@ -214,7 +214,7 @@ def test_no_bfloat16_reaches_a_loss(name, case, monkeypatch):
             loss = player.loss(batch)
         assert all(term.dtype == torch.float32 and bool(term.isfinite()) for term in loss.terms.values())
     assert watch.outside == []
-    assert watch.inside > 0, "the networks did not compute in bfloat16"
+    assert watch.inside > 0 or not model.players(), "the networks did not compute in bfloat16"
 
 
 @over_few
