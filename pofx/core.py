@@ -605,6 +605,16 @@ class Scores(Capability):
         """log P(x), or log P(x|label) where the model is conditional."""
 
 
+class Predicts(Capability):
+    """Tells of each token of a text what was to be expected there."""
+
+    verb = "predict"
+
+    @abstractmethod
+    def logits(self, x: Int64[Tensor, "batch time"]) -> Float[Tensor, "batch time vocabulary"]:
+        """Whose softmax is P(x_t | x_1, ..., x_{t-1}) for all symbols at each place t; texts may be of any length."""
+
+
 class Completes(Capability):
     """Fills in what is missing."""
 
@@ -660,5 +670,5 @@ class Trajectory(Capability):
 
 
 CAPABILITIES: tuple[type[Capability], ...] = (
-    Samples, Encodes, Decodes, Scores, Completes, Denoises, Classifies, Judges, Trajectory,
+    Samples, Encodes, Decodes, Scores, Predicts, Completes, Denoises, Classifies, Judges, Trajectory,
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Asking a model about examples: which ones are held out, draws in parts, codes, reconstructions."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
@@ -145,12 +145,22 @@ def prior_moments(model: Model, axes: Float[Tensor, "axes latent"]) -> tuple[Flo
         return along.mean(0), along.T.cov().view(len(axes), len(axes))
 
 
-def draw(model: Model, n: int, *, seed: int = 0, first: int = 0, label: Tensor | None = None, **knobs: Any) -> Shaped[Tensor, "n ..."]:
+def draw(
+    model: Model,
+    n: int,
+    *,
+    seed: int = 0,
+    first: int = 0,
+    label: Tensor | None = None,
+    watch: Callable[[Tensor], None] | None = None,
+    **knobs: Any,
+) -> Shaped[Tensor, "n ..."]:
     """n new examples on the CPU, drawn in parts that equal the whole.
 
     Arguments:
         first: number of the first one in the whole sample that these are a part of.
         label: (n,) classes of a conditional model.
+        watch: is told the new tokens of the first part's texts as they come, where the model's own `sample` has it.
         knobs: further arguments of the model's own `sample`.
     """
     if knobs.get("temperature", 0.0) < 0:
@@ -158,6 +168,8 @@ def draw(model: Model, n: int, *, seed: int = 0, first: int = 0, label: Tensor |
     drawn = []
     with asking(model):
         for start in range(0, n, PART):
+            if watch is not None:
+                knobs["watch"] = watch if start == 0 else None
             count = min(PART, n - start)
             noise = Noise(seed, count, first=first + start, device=model.device)
             of = None if label is None else label[start : start + count].to(model.device)

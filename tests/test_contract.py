@@ -381,6 +381,22 @@ def test_scores(name, case):
         assert (likelihood.nats <= 0).all()
 
 
+@having(core.Predicts)
+@torch.no_grad()
+def test_predicts(name, case):
+    model = capable_model(name, case, core.Predicts)
+    x = examples(model).x
+    nats = model.logits(x).double().log_softmax(-1)
+    assert nats.shape == (*x.shape, model.spec.vocabulary)
+    steps = nats.gather(2, x[..., None])[..., 0].sum(1)
+    torch.testing.assert_close(steps, model.log_prob(x).nats.double(), rtol=1e-4, atol=1e-4)
+    # What comes later changes nothing.
+    later = torch.cat((x[:, :3], (x[:, 3:] + 1) % model.spec.vocabulary), 1)
+    torch.testing.assert_close(model.logits(later).double().log_softmax(-1)[:, :4], nats[:, :4], rtol=0, atol=1e-4)
+    # A text may be longer than the window.
+    assert model.logits(torch.cat((x, x), 1)).shape[1] == 2 * x.shape[1]
+
+
 @having(core.Judges)
 @torch.no_grad()
 def test_judges(name, case):

@@ -52,7 +52,7 @@ CASES = [
     ("vae", "digits", {"hidden": (16,), "latent_dim": 5}, CODES),
     ("autoencoder", "digits", {"hidden": (16,), "latent_dim": 3}, CODES),
     ("vae", "ring", {"hidden": (16,), "latent_dim": 2}, ("samples", "reconstructions", "latent", "active-units")),
-    ("gpt", "python_docs", {"window": 32, "width": 32, "depth": 1, "heads": 1}, ("samples",)),
+    ("gpt", "python_docs", {"window": 32, "width": 32, "depth": 1, "heads": 1}, ("samples", "next-token")),
 ]
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import tyro
 
 #: Fields that are passed to the figure's own `draw` or `film`, where it has them.
-KNOBS = ("compare", "range")
+KNOBS = ("compare", "range", "prompt")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,8 @@ class Options:
     """Further runs to stand beside this one on one scale (latent, manifold)."""
     range: float | None = None
     """Decode the plane from -R to R, in units of the code: the prior's standard deviations where it is N(0, I) (manifold)."""
+    prompt: str | None = None
+    """The text after which to show what may come (next-token)."""
 
 
 def run(options: Options) -> None:

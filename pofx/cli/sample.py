@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pofx.core import Model
     from pofx.data import Codec
     from pofx.run import Run
 
 #: Fields that are passed to the model's own `sample`, where it has them.
-KNOBS = ("prompt", "temperature", "truncation", "top_k", "length", "mode")
+KNOBS = (
+    "prompt", "temperature", "truncation", "top_k", "top_p", "repetition_penalty", "no_repeat_ngram", "stop", "length", "mode",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,13 +45,21 @@ class Options:
     directions: str | None = None
     """The file of the direction. By default that of the run."""
     temperature: float | None = None
-    """Below 1 draws likelier examples."""
+    """Below 1 draws likelier examples; of texts, 0 takes the likeliest token each time."""
     truncation: float | None = None
     """Draw the noise anew where it is beyond so many standard deviations: examples more typical and more alike (GANs)."""
     top_k: int | None = None
     """Draw among the k likeliest tokens only."""
+    top_p: float | None = None
+    """Draw among the fewest of the likeliest tokens that have this probability together."""
+    repetition_penalty: float | None = None
+    """Above 1 makes tokens that a text has already less likely: their log-probabilities are multiplied by it."""
+    no_repeat_ngram: int | None = None
+    """No so many tokens in a row come twice in a text."""
+    stop: tuple[str, ...] | None = None
+    """A text ends once it has one of these strings after its prompt; \\n is a line end."""
     length: int | None = None
-    """New tokens of each text."""
+    """New tokens of each text, at most."""
     mode: Literal["draw", "mean"] | None = None
     """A draw from the likelihood, or its mean."""
 
@@ -58,7 +70,6 @@ def run(options: Options) -> None:
 
     from pofx import asked, discovery, examples, priors
     from pofx.core import Samples, UsageError
-    from pofx.data.text import RULE
     from pofx.run import Run
 
     if options.n < 1:
@@ -68,10 +79,11 @@ def run(options: Options) -> None:
     discovery.require(model, Samples, what="pofx sample")
     direct = _direct(model, found, options)
     label = asked.labels(model, options.label, options.n, options.seed)
-    x = examples.draw(model, options.n, seed=options.seed, label=label, **_knobs(model, codec, options))
+    knobs = _knobs(model, codec, options)
     if options.out is None and model.spec.kind == "tokens":
-        print(RULE.join(str(text) for text in codec.show(x)))
+        _tell(model, codec, options, knobs)
         return
+    x = examples.draw(model, options.n, seed=options.seed, label=label, **knobs)
     ending = {"images": ".png", "vectors": ".csv"}.get(model.spec.kind, ".npz")
     of = f"-{options.label}".replace("/", "_") if options.label is not None else ""
     of += f"-{priors.in_use(model).partition(' ')[0]}" if priors.in_use(model) else ""
@@ -111,4 +123,26 @@ def _knobs(model: "Model", codec: "Codec", options: Options) -> dict[str, Any]:
             raise UsageError(f"sampling from this {type(model).__name__} has no --{name.replace('_', '-')}; it has: {known}")
     if "prompt" in asked:
         asked["prompt"] = codec.encode(asked["prompt"]).long()  # type: ignore[attr-defined]
+    if "stop" in asked:
+        asked["stop"] = codec.ends([text.replace("\\n", "\n") for text in asked["stop"]])  # type: ignore[attr-defined]
     return asked
+
+
+def _tell(model: "Model", codec: "Codec", options: Options, knobs: dict[str, Any]) -> None:
+    """Texts on standard output, the first one symbol by symbol as it is drawn where the model can be watched."""
+    import inspect
+
+    from pofx import examples
+    from pofx.data.text import RULE, Spelling
+
+    spelling = Spelling(codec)  # type: ignore[arg-type]
+
+    def say(new: "Tensor") -> None:
+        print(spelling.add(new), end="", flush=True)
+
+    watched = "watch" in inspect.signature(model.sample).parameters  # type: ignore[attr-defined]
+    if watched and "prompt" in knobs:
+        say(knobs["prompt"])
+    x = examples.draw(model, options.n, seed=options.seed, watch=(lambda new: say(new[:1])) if watched else None, **knobs)
+    texts = list(codec.show(x))
+    print(RULE.join([spelling.rest() if watched else texts[0], *texts[1:]]))

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -29,6 +29,8 @@ READS = ".txt texts"
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 #: What stands between texts that are shown or written together.
 RULE = "\n" + "-" * 40 + "\n"
+#: Bytes of the longest character in UTF-8.
+LONGEST = 4
 _SHAKESPEARE = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
     "tiny_shakespeare/input.txt",
@@ -67,12 +69,26 @@ class TokenCodec(Codec):
         return torch.from_numpy(np.where(known, place, len(self.symbols)).astype(dtype))
 
     def decode(self, ids: Integer[Tensor, " length"] | Sequence[int]) -> str:
-        """The text of symbols; unknown characters, and bytes that are no UTF-8, become a replacement character."""
-        values = ids.tolist() if isinstance(ids, Tensor) else list(ids)
+        """The text of symbols; unknown characters, and bytes that are no UTF-8, become a replacement character. Numbers below 0
+        stand behind the end of a text, and give nothing."""
+        values = _real(ids)
         if self.kind == "bytes":
             return bytes(values).decode("utf-8", errors="replace")
         table = self.symbols + UNKNOWN
         return "".join(table[value] for value in values)
+
+    def ends(self, strings: Sequence[str]) -> Callable[[Integer[Tensor, " length"]], bool]:
+        """Whether symbols have ended with one of some strings when the last of them came. Raises `UsageError` for an empty one."""
+        if not all(strings):
+            raise UsageError("a text cannot stop at an empty string: give the text to stop at")
+        # A symbol stands for one byte at least, so that these reach back far enough.
+        most = max(len(text.encode()) for text in strings)
+
+        def ended(ids: Integer[Tensor, " length"]) -> bool:
+            tail = self.decode(ids[-most:])
+            return any(text in tail for text in strings)
+
+        return ended
 
     def show(self, x: Integer[Tensor, "n length"]) -> list[str]:
         """One text an example."""
@@ -89,9 +105,41 @@ class TokenCodec(Codec):
                 lines = [json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in self.show(x)]
                 temporary.write_bytes("".join(lines).encode())
             elif self.kind == "bytes":
-                temporary.write_bytes(RULE.encode().join(bytes(row.tolist()) for row in x))
+                temporary.write_bytes(RULE.encode().join(bytes(_real(row)) for row in x))
             else:
                 temporary.write_bytes(RULE.join(self.show(x)).encode("utf-8", "replace"))
+
+
+class Spelling:
+    """A text that is read symbol by symbol; a character of several bytes comes when its last byte has."""
+
+    def __init__(self, codec: TokenCodec) -> None:
+        self._codec = codec
+        self._waiting: list[int] = []
+
+    def add(self, ids: Integer[Tensor, " new"]) -> str:
+        """What some more symbols add to the text."""
+        self._waiting += ids.tolist()
+        text, decode = self._codec.decode(self._waiting), self._codec.decode
+        kept = 0
+        if text.endswith(UNKNOWN):
+            # The beginning of a character, if that is what it is, is the shortest end that can be cut off and changes nothing.
+            cuts = range(1, min(LONGEST, len(self._waiting) + 1))
+            kept = next((k for k in cuts if decode(self._waiting[:-k]) + decode(self._waiting[-k:]) == text), 0)
+        done = len(self._waiting) - kept
+        said, self._waiting = self._waiting[:done], self._waiting[done:]
+        return decode(said)
+
+    def rest(self) -> str:
+        """What the symbols that were waiting for others are without them."""
+        waiting, self._waiting = self._waiting, []
+        return self._codec.decode(waiting)
+
+
+def _real(ids: Integer[Tensor, " length"] | Sequence[int]) -> list[int]:
+    """The numbers of symbols without those that stand behind the end of a text."""
+    values = ids.tolist() if isinstance(ids, Tensor) else ids
+    return [value for value in values if value >= 0]
 
 
 def line(text: str) -> str:

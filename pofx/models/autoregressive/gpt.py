@@ -36,6 +36,7 @@ from pofx.core import (
     Model,
     Noise,
     Positive,
+    Predicts,
     Recipe,
     Samples,
     Scores,
@@ -63,7 +64,7 @@ def _tokens(budget: Budget, size: int, batch: int) -> float:
     return float(budget.epochs * size if budget.epochs is not None else (budget.steps or 0) * batch)
 
 
-class GPT(Model, Samples, Scores, Completes):
+class GPT(Model, Samples, Scores, Predicts, Completes):
     """A causal transformer on tokens.
 
     Every token is predicted, the first from a begin symbol that is no part of the vocabulary. A text longer than the
