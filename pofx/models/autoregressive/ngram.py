@@ -22,7 +22,22 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from pofx import core
-from pofx.core import Batch, Budget, Completes, DataSpec, Likelihood, Model, Noise, Positive, Range, Recipe, Samples, Scores, UsageError
+from pofx.core import (
+    Batch,
+    Budget,
+    Completes,
+    DataSpec,
+    Likelihood,
+    Model,
+    Noise,
+    Positive,
+    Predicts,
+    Range,
+    Recipe,
+    Samples,
+    Scores,
+    UsageError,
+)
 from pofx.nn.kneser_ney import KneserNey
 from pofx.nn.sampling import Choice, Read, Stop, Watch, check, fill, write
 
@@ -30,7 +45,7 @@ COUNTED = 1 << 22
 """Tokens that are counted at once: with more of them there is less to merge, with fewer less to hold."""
 
 
-class NGram(Model, Samples, Scores, Completes):
+class NGram(Model, Samples, Scores, Predicts, Completes):
     """A Markov chain of order k on tokens.
 
     The first tokens of a text have as much context as there is: their distributions are those of shorter n-grams anywhere.
