@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from pofx import checkpoint, data, discovery, recovery
-from pofx.core import Batch, Budget, Loss, Model
+from pofx.core import Batch, Budget, Classes, DataSpec, Loss, Model, UsageError
 
 STATE = ("weights.safetensors", "ema.safetensors", "training.safetensors")
 ROUNDS = 12
@@ -129,6 +129,20 @@ def data_for(name: str, folder: pathlib.Path) -> tuple[pathlib.Path, list[str]]:
 def first() -> str:
     """The name of the first model."""
     return discovery.names("models")[0]
+
+
+def trained_models() -> list[str]:
+    """The names of all models but those that are made of trained runs, which refuse to be trained whatever the data."""
+
+    def trains(name: str) -> bool:
+        cls = discovery.model(name)
+        try:
+            cls.recipe(DataSpec(min(cls.kinds), (1, 8, 8), label=Classes(("a", "b")), size=100, vocabulary=9, bits=8), None)
+        except UsageError as error:
+            return "made of trained runs" not in str(error)
+        return True
+
+    return [name for name in discovery.names("models") if trains(name)]
 
 
 def tiny(name: str, folder: pathlib.Path) -> Model:

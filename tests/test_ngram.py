@@ -16,7 +16,7 @@ from pofx.cli import main
 from pofx.core import Batch, Budget, DataSpec, Noise, UsageError
 from pofx.models.autoregressive.ngram import NGram
 from pofx.nn.counts import Counts
-from pofx.nn.kneser_ney import FALLBACK, KneserNey, discounts
+from pofx.nn.kneser_ney import FALLBACK, LEAST, KneserNey, discounts
 from pofx.settings import Settings
 from pofx.trainer import Trainer
 
@@ -50,7 +50,7 @@ def by_definition(text, vocabulary, order, context, token, *, inner=False):
     cut = [0.0, *FALLBACK]
     if all(kinds):
         y = kinds[0] / (kinds[0] + 2 * kinds[1])
-        cut = [0.0] + [max(0.0, k - (k + 1) * y * kinds[k] / kinds[k - 1]) for k in (1, 2, 3)]
+        cut = [0.0] + [max(LEAST, k - (k + 1) * y * kinds[k] / kinds[k - 1]) for k in (1, 2, 3)]
     shorter = by_definition(text, vocabulary, order, context[1:], token, inner=True) if context else 1 / vocabulary
     after = {gram: count for gram, count in found.items() if gram[:-1] == context}
     if not after:

@@ -6,10 +6,10 @@ import signal
 import kill
 import pytest
 
-from pofx import checkpoint, discovery
+from pofx import checkpoint
 from pofx.cli import main
 
-NAMES = discovery.names("models")
+NAMES = kill.trained_models()
 
 
 def arguments(name, folder, run, accumulate=1):

@@ -8,18 +8,19 @@ from torch import Tensor, nn
 
 from pofx.nn.counts import Counts
 
-FALLBACK = (0.5, 1.0, 1.5)
-"""Discounts where too few n-grams of a length occur once, twice, ... to estimate them."""
+LEAST, FALLBACK = 0.05, (0.5, 1.0, 1.5)
+"""The least discount, without which a context could leave nothing for what it was never followed by; and discounts where too few
+n-grams of a length occur once, twice, ... to estimate them."""
 
 
 def discounts(counts: Int64[Tensor, " ngrams"]) -> Float[Tensor, "4"]:
     """What is taken from n-grams that occur 0, 1, 2, 3 or more times: with n_k n-grams that occur k times and Y = n_1 / (n_1 + 2 n_2),
-    D_k = k - (k + 1) Y n_(k+1) / n_k, at least 0; and never more than the count."""
+    D_k = k - (k + 1) Y n_(k+1) / n_k."""
     n = counts.clamp(max=5).bincount(minlength=6)[1:5].double()
     if bool((n == 0).any()):
         return counts.new_tensor((0.0, *FALLBACK), dtype=torch.float64)
     k = torch.arange(1, 4, device=n.device)
-    return torch.cat((n.new_zeros(1), (k - (k + 1) * n[0] / (n[0] + 2 * n[1]) * n[1:] / n[:-1]).clamp(min=0)))
+    return torch.cat((n.new_zeros(1), (k - (k + 1) * n[0] / (n[0] + 2 * n[1]) * n[1:] / n[:-1]).clamp(min=LEAST)))
 
 
 def _at(values: Float[Tensor, " some"], place: Int64[Tensor, "*shape"], otherwise: float) -> Float[Tensor, "*shape"]:

@@ -15,37 +15,23 @@ References:
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from pofx import core
-from pofx.core import (
-    Batch,
-    Budget,
-    Completes,
-    DataSpec,
-    Likelihood,
-    Model,
-    Noise,
-    Positive,
-    Predicts,
-    Range,
-    Recipe,
-    Samples,
-    Scores,
-    UsageError,
-)
+from pofx.core import Batch, Budget, DataSpec, Model, Positive, Range, Recipe, UsageError
 from pofx.nn.kneser_ney import KneserNey
-from pofx.nn.sampling import Choice, Read, Stop, Watch, check, fill, write
+from pofx.nn.sampling import Read
+from pofx.nn.writing import Writes
 
 COUNTED = 1 << 22
 """Tokens that are counted at once: with more of them there is less to merge, with fewer less to hold."""
 
 
-class NGram(Model, Samples, Scores, Predicts, Completes):
+class NGram(Model, Writes):
     """A Markov chain of order k on tokens.
 
     The first tokens of a text have as much context as there is: their distributions are those of shorter n-grams anywhere.
@@ -103,79 +89,16 @@ class NGram(Model, Samples, Scores, Predicts, Completes):
 
     def validate(self, batch: Batch) -> Float[Tensor, ""]:
         """-log p in nats per token, a mean over all tokens of the batch."""
-        return -self.chain.probabilities(batch.x).log().mean().float()
+        return -self._log_p(batch.x).mean().float()
 
     def logits(self, x: Int64[Tensor, "batch time"]) -> Float[Tensor, "batch time vocabulary"]:
         """log p of every token at each place of x, given those before it."""
-        return torch.stack([self._log_p(x, place) for place in range(x.shape[1])], 1)
-
-    def _log_p(self, x: Int64[Tensor, "batch time"], place: int) -> Float[Tensor, "batch vocabulary"]:
-        return self.chain.distribution(x[:, max(0, place - self.config.order) : place]).log()
-
-    @torch.no_grad()
-    def log_prob(self, x: Int64[Tensor, "batch time"], *, label: Tensor | None = None) -> Likelihood:
-        """Exact log p(x) in nats per example: the sum over its tokens. `label` must be None."""
-        self._refuse(label)
-        check(x.flatten(), self.spec.vocabulary)
-        return Likelihood(self.chain.probabilities(x).log().sum(1), "exact", "tokens")
-
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        *,
-        noise: Noise,
-        label: Tensor | None = None,
-        length: int | None = None,
-        prompt: Int64[Tensor, " prompt"] | None = None,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        repetition_penalty: float = 1.0,
-        no_repeat_ngram: int | None = None,
-        stop: Stop | None = None,
-        watch: Watch | None = None,
-        mode: Literal["draw", "mean"] = "draw",
-    ) -> Int64[Tensor, "n time"]:
-        """n texts, each the prompt, of any length, and `length` new tokens, or one window of them.
-
-        Arguments:
-            label: must be None.
-            temperature, top_k, top_p, repetition_penalty, no_repeat_ngram, mode: see `Choice`.
-            stop, watch: see `pofx.nn.sampling.write`.
-
-        Raises `UsageError` for a prompt outside the vocabulary and for a knob that makes no sense.
-        """
-        self._refuse(label)
-        choice = Choice(
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            repetition_penalty=repetition_penalty,
-            no_repeat_ngram=no_repeat_ngram,
-            mode=mode,
-        )
-        return write(
-            self.reader,
-            n,
-            vocabulary=self.spec.vocabulary,
-            length=self.window if length is None else length,
-            choice=choice,
-            noise=noise,
-            prompt=prompt,
-            stop=stop,
-            watch=watch,
-        )
-
-    @torch.no_grad()
-    def complete(self, x: Int64[Tensor, "batch time"], mask: Bool[Tensor, "batch time"], *, noise: Noise) -> Int64[Tensor, "batch time"]:
-        """x with the tokens where `mask` is False drawn anew, from left to right (see `pofx.nn.sampling.fill`)."""
-        return fill(self.reader, x, mask, vocabulary=self.spec.vocabulary, choice=Choice(), noise=noise)
+        read = self.reader(x)
+        return torch.stack([read(place) for place in range(x.shape[1])], 1)
 
     def reader(self, x: Int64[Tensor, "batch time"]) -> Read:
         """From positions to log p of what stands there."""
-        return lambda position: self._log_p(x, position)
+        return lambda place: self.chain.distribution(x[:, max(0, place - self.config.order) : place]).log()
 
-    def _refuse(self, label: Tensor | None) -> None:
-        if label is not None:
-            raise UsageError("ngram models text without labels: leave the label out")
+    def _log_p(self, x: Int64[Tensor, "batch time"]) -> Float[Tensor, "batch time"]:
+        return self.chain.probabilities(x).log()
