@@ -44,10 +44,11 @@ def learn(pieces: Iterable[str], vocabulary: int) -> str:
         https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
     """
     _library()
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=sorted(_alphabet()), show_progress=False)
     made.train_from_iterator(pieces, trainer)
     return str(made.to_str())
