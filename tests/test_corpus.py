@@ -14,6 +14,7 @@ from pofx.cli import main
 from pofx.core import UsageError
 from pofx.data import Options, bpe, corpus, files, text
 from pofx.data.text import TokenCodec
+from pofx.run import Run
 
 WORDS = "the cat sat on the mat.\nñandú and 日本, the rat; the hat\n"
 
@@ -180,3 +181,8 @@ def test_a_small_text_is_told_what_it_is_too_small_for(tmp_path, capsys):
     assert "is small: 882 training symbols" in note
     assert main(["train", "gpt", "--data", str(tmp_path / "small.txt"), "--run", str(tmp_path / "run"), "--steps", "2"]) == 0
     assert "is small" in " ".join(capsys.readouterr().err.split())
+    # Its validation part is shorter than a window, and is one short window.
+    assert [len(batch.x) for batch in data.load(tmp_path / "small.txt").validation.batches(8, window=50)] == [1]
+    scores = [line["validation/score"] for line in Run.read(tmp_path / "run").metrics() if "validation/score" in line]
+    assert scores
+    assert np.isfinite(scores).all()
