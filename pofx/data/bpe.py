@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 #: Tokens by default: one for each so many bytes of the corpus, up to a power of two, within these bounds.
 SHARE, FEWEST, MOST = 1000, 512, 8192
 #: Characters from which the merges are learned, at most.
-LEARNED = 1 << 26
-#: Characters after which a text is cut although no line ends.
+LEARNED = 1 << 24
+#: Characters that are encoded at once, about, and after which a text is cut although no line ends.
 LINE = 1 << 16
 
 
@@ -64,7 +64,14 @@ def _load(tokens: str) -> "Tokenizer":
 
 def encode(tokens: str, text: str) -> Int64[np.ndarray, " length"]:
     """The numbers of a text's tokens. Raises `UsageError` where the library is missing."""
-    return np.array(_load(tokens).encode(text).ids, np.int64)
+    pieces, start = [], 0
+    while start < len(text):
+        stop = text.find("\n", start + LINE) + 1 or len(text)
+        pieces.append(text[start:stop])
+        start = stop
+    # Of many short pieces the library makes better use than of a long one, and of all processors.
+    found = _load(tokens).encode_batch_fast(pieces, add_special_tokens=False)
+    return np.concatenate([np.empty(0, np.int64), *(np.array(piece.ids, np.int64) for piece in found)])
 
 
 @functools.lru_cache(maxsize=4)
