@@ -43,7 +43,8 @@ class Mixed:
 
 
 def mix(references: Sequence[str | Run], *, orders: Sequence[int] | None = None, out: str | pathlib.Path | None = None) -> Mixed:
-    """Multiplies what runs, and n-grams of some orders, expect of the next token, and chooses how on the validation part.
+    """Multiplies what runs, and n-grams of some orders, expect of the next token, and chooses how on the validation part, which the
+    n-grams learn as well once that is done.
 
     Arguments:
         references: runs of models that predict tokens, trained on the same text with the same validation part.
@@ -78,6 +79,9 @@ def mix(references: Sequence[str | Run], *, orders: Sequence[int] | None = None,
         checkpoint.restore(whole.parts[i], model.state_dict(), resizable=model.resizable)  # type: ignore[index]
     log_p, x = _expected(whole, held, window)
     together = whole.choose(log_p, x)  # type: ignore[operator]
+    # It has told what it was held back for, and stands next to the text that is to come.
+    for part in whole.parts[len(runs) :]:  # type: ignore[index]
+        part.fit(held.batches(ROWS, window=window))
     alone = -log_p.gather(1, x[:, None, None].expand(-1, 1, len(models)))[:, 0].mean(0)
     run = _save(whole, dataset, runs, names, out, time.monotonic() - start)
     return Mixed(run, dict(zip(names, alone.tolist(), strict=True)), together, len(x))

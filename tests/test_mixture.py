@@ -120,6 +120,10 @@ def test_a_hybrid_beats_its_parts_on_text_that_nobody_saw(runs):
     assert str(mixed).startswith("hybrid: ")
     assert mixed.run.info["hybrid"] == [f"gpt ({gpt.path})", f"ngram ({ngram.path})", "n-gram of order 5"]
     assert mixed.run.info["status"] == "finished"
+    # The n-gram that was counted for it has learned the validation part as well, the run that was given has not.
+    counted = [int(part.chain.counts.levels()[0].counts.sum()) for part in load(mixed.run.path).parts[1:]]
+    data = gpt.dataset()
+    assert counted == [len(data.train), len(data.train) + len(data.validation)]
 
 
 def test_a_hybrid_is_a_run_like_any_other(runs, capsys):
