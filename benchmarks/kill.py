@@ -3,6 +3,7 @@
 POINT is
     never            let it end;
     loss:PLAYER:K    inside the K-th call of a player's loss (with --accumulate 2, an even K is in mid-accumulation);
+    fit:K            while a model without players takes in the K-th batch of its pass;
     save:K           inside the K-th write or flush of a file, with half of a written file's bytes on the disk;
     rollback:K       before the K-th write, flush or rename of a file after a training that diverges began to go back.
 
@@ -16,13 +17,13 @@ import pathlib
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from pofx import checkpoint, data, discovery, recovery
-from pofx.core import Budget, Loss, Model
+from pofx.core import Batch, Budget, Classes, DataSpec, Loss, Model, UsageError
 
 STATE = ("weights.safetensors", "ema.safetensors", "training.safetensors")
 ROUNDS = 12
@@ -51,6 +52,18 @@ def _kill_in_loss(model: type[Model], player: str, call: int) -> None:
         return tuple(dataclasses.replace(p, loss=deadly(p.loss)) if p.name == player else p for p in players(self))
 
     model.players = patched  # type: ignore[method-assign]
+
+
+def _kill_in_fit(model: type[Model], batch: int) -> None:
+    fit = model.fit
+
+    def deadly(batches: Iterator[Batch]) -> Iterator[Batch]:
+        for number, taken in enumerate(batches, 1):
+            yield taken
+            if number == batch:
+                _die()
+
+    model.fit = lambda self, batches: fit(self, deadly(batches))  # type: ignore[method-assign]
 
 
 def _kill_in_save(call: int) -> None:
@@ -118,6 +131,20 @@ def first() -> str:
     return discovery.names("models")[0]
 
 
+def trained_models() -> list[str]:
+    """The names of all models but those that are made of trained runs, which refuse to be trained whatever the data."""
+
+    def trains(name: str) -> bool:
+        cls = discovery.model(name)
+        try:
+            cls.recipe(DataSpec(min(cls.kinds), (1, 8, 8), label=Classes(("a", "b")), size=100, vocabulary=9, bits=8), None)
+        except UsageError as error:
+            return "made of trained runs" not in str(error)
+        return True
+
+    return [name for name in discovery.names("models") if trains(name)]
+
+
 def tiny(name: str, folder: pathlib.Path) -> Model:
     """The model that `arguments` trains, untrained."""
     path, flags = data_for(name, folder)
@@ -158,12 +185,14 @@ def main() -> None:
     if kind == "loss":
         player, call = where.split(":")
         _kill_in_loss(discovery.model(argv[1]), player, int(call))
+    elif kind == "fit":
+        _kill_in_fit(discovery.model(argv[1]), int(where))
     elif kind == "save":
         _kill_in_save(int(where))
     elif kind == "rollback":
         _kill_in_rollback(int(where))
     elif kind != "never":
-        sys.exit(f"there is no point {point!r}: give never, loss:PLAYER:K, save:K or rollback:K")
+        sys.exit(f"there is no point {point!r}: give never, loss:PLAYER:K, fit:K, save:K or rollback:K")
     sys.exit(pofx(argv))
 
 

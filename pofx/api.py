@@ -59,7 +59,8 @@ def stem(source: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", pathlib.Path(source).name.split(".")[0]).strip("-").lower() or "data"
 
 
-def _create(path: pathlib.Path, name: str, model: Model, dataset: "Dataset", settings: Settings) -> Run:
+def create(path: pathlib.Path, name: str, model: Model, dataset: "Dataset", settings: Settings) -> Run:
+    """A new run folder, into which nothing is written yet. Raises `UsageError` where there is something already."""
     if distributed.rank() == 0:
         _make(path)
     distributed.barrier()
@@ -207,7 +208,7 @@ def start(
     built = build(cls, dataset.spec, config, settings.seed, networks)
     free = run if run is not None else next_folder(pathlib.Path("runs"), f"{name}-{stem(dataset.source)}")
     path = pathlib.Path(distributed.first_text(str(free)))
-    made = dataclasses.replace(_create(path, name, built, dataset, settings), networks=networks or {})
+    made = dataclasses.replace(create(path, name, built, dataset, settings), networks=networks or {})
     trainer = _trainer(built, dataset, settings, made, quiet)
     trainer.display.say(f"{made.path}: {name} with {made.info['parameters']:,} parameters on {dataset.source} ({describe(dataset)})")
     if any(player.optimizer.name == "adadelta" and player.optimizer.lr < ADADELTA for player in built.players()):

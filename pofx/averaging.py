@@ -13,7 +13,7 @@ class Average:
     """An exponential moving average of a model: floating tensors are averaged, integers copied, the clock copied.
 
     A player carries its parameters and the buffers of its modules; the first one carries the buffers that nobody owns.
-    Each is averaged over the moves of its player.
+    Each is averaged over the moves of its player. A model without players, which nothing moves, is its own average.
 
     References:
         Acceleration of Stochastic Approximation by Averaging (Polyak and Juditsky, 1992), https://doi.org/10.1137/0330046
@@ -22,7 +22,7 @@ class Average:
     def __init__(self, model: Model, players: Sequence[Player], *, decay: float) -> None:
         self.decay, self.source = decay, model
         # Not `type(model)(spec, config)`: it may hold networks that no config describes.
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.model = copy.deepcopy(model).eval().requires_grad_(False) if players else model
         self._groups = self._pair(players)
 
     def _pair(self, players: Sequence[Player]) -> list[tuple[list[Tensor], list[Tensor], list[tuple[Tensor, Tensor]]]]:

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Int64, Shaped
 from torch import Tensor
 
+from pofx import discovery
 from pofx.core import DataSpec, mix
 from pofx.data.dataset import Split
 
@@ -16,6 +17,8 @@ from pofx.data.dataset import Split
 Baseline = Callable[[Tensor], Float[Tensor, " batch"]]
 #: Tokens counted, and examples read, at once.
 PART, ROWS = 1 << 22, 512
+#: Tokens from which an n-gram of more than two of them learns, at most.
+COUNTED = 1 << 24
 #: Numbers of the training part that a Gaussian is fitted to, at most.
 ELEMENTS = 1 << 26
 LEVELS = 256
@@ -47,8 +50,8 @@ CONTEXTS = {2: ((1,) * 4, (1,) * 10, (1,) * 16), LEVELS: ((4, 4), (5, 5, 4))}
 def fit(space: str, spec: DataSpec, train: Split) -> dict[str, Baseline]:
     """The baselines of a likelihood space (tokens, 8-bit, binary, density), each under its name."""
     if space == "tokens":
-        ngram = NGram(train.x, spec.vocabulary)
-        return {"unigram": ngram.unigram, "bigram": ngram.bigram}
+        pairs = NGram(train.x, spec.vocabulary)
+        return {"unigram": pairs.unigram, "bigram": pairs.bigram, "n-gram": longer(spec, train)}
     if space == "8-bit":
         return {"histogram per pixel": histogram(train, LEVELS), "context coder": ContextCoder(train, LEVELS).log_prob}
     if space == "binary":
@@ -155,6 +158,16 @@ class NGram:
                 pair = np.searchsorted(below, below[first[before]] + place * followed, side="right") - 1
                 texts[seen, i] = pairs.codes[pair[seen]] % self.vocabulary
         return torch.from_numpy(texts)
+
+
+def longer(spec: DataSpec, train: Split) -> Baseline:
+    """The n-gram that its own recipe makes of a text, of which it reads at most 16 million tokens."""
+    cls = discovery.model("ngram")
+    recipe = cls.recipe(spec, None)
+    model: Any = cls(spec, recipe.config)
+    size = min(recipe.batch_size, COUNTED // model.window)
+    model.fit(train.batches(size, window=model.window, limit=COUNTED // model.window))
+    return lambda x: model.log_prob(x.cpu()).nats
 
 
 def histogram(train: Split, levels: int) -> Baseline:

@@ -467,7 +467,7 @@ class Model(nn.Module, ABC):
 
     Config: ClassVar[type[Config]]
     kinds: ClassVar[frozenset[str]]
-    resizable: ClassVar[frozenset[str]] = frozenset()
+    resizable: frozenset[str] = frozenset()
     window: int | None = None
     order: Literal["shuffled", "lanes"] = "shuffled"
     progress: Tensor

@@ -163,7 +163,7 @@ class Run:
         model = cls(DataSpec.from_json(description["spec"]), cls.Config.from_json(description["config"]), **self.networks)
         foreign.check_same(recorded, model, where)
         try:
-            checkpoint.restore(model, tensors[checkpoint.AVERAGE], resizable=cls.resizable)
+            checkpoint.restore(model, tensors[checkpoint.AVERAGE], resizable=model.resizable)
         except checkpoint.Damaged as error:
             # Every byte was verified: it is the model's file that is another one now.
             made = self.info.get("versions", {}).get("pofx", "another version")

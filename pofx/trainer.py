@@ -91,21 +91,28 @@ class Trainer:
     # -- the clock -------------------------------------------------------------------------------------------
 
     def _passes(self, passes: float) -> int:
-        count = self.streams[0].count if self.streams else len(self.dataset.train.positions(self.model.window))
-        return math.ceil(passes * count / (self.settings.batch_size or 1))
+        return math.ceil(passes * self.streams[0].count / (self.settings.batch_size or 1))
 
     def _moves_in_round(self, player: Player) -> int:
         return player.steps if isinstance(player.steps, int) else self._passes(player.steps.passes)
 
     def _rounds(self) -> int | None:
-        """Rounds of the whole budget; None where the clock on the wall decides."""
+        """Rounds of the whole budget, for a model without players batches; None where the clock on the wall decides."""
+        if not self.players:
+            whole = self._batches_of_a_pass()
+            return min(whole, self.budget.steps or math.ceil((self.budget.epochs or 1.0) * whole))
         if self.budget.minutes is not None:
             return None
         if self.budget.steps is not None:
             return self.budget.steps
         assert self.budget.epochs is not None
-        first = self._moves_in_round(self.players[0]) if self.players else 1
-        return max(1, math.ceil(self._passes(self.budget.epochs) / first))
+        return max(1, math.ceil(self._passes(self.budget.epochs) / self._moves_in_round(self.players[0])))
+
+    def _batches_of_a_pass(self) -> int:
+        """Batches of one ordered pass; the last, shorter window of a text is one of its own."""
+        split, window = self.dataset.train, self.model.window
+        count, rest = divmod(len(split), window) if split.tokens and window else (len(split), 0)
+        return math.ceil(count / (self.settings.batch_size or 1)) + bool(rest)
 
     @property
     def seconds(self) -> float:
@@ -306,25 +313,27 @@ class Trainer:
             self._go_on()
 
     def _fit(self) -> bool:
-        """One ordered pass for a model without players; a checkpoint remembers how many batches it has taken in."""
-        done = self.clock.moves["fit"]
-        split, size = self.dataset.train, self.settings.batch_size or 1
+        """One ordered pass for a model without players, as far as the budget reaches; a checkpoint remembers how many batches
+        it has taken in. False: it never stops early."""
+        split, size, done = self.dataset.train, self.settings.batch_size or 1, self.clock.moves["fit"]
 
         def batches() -> Iterator[Any]:
-            total = math.ceil(len(split.positions(self.model.window)) / size)
-            for number, batch in enumerate(split.batches(size, window=self.model.window, device=self.device)):
+            in_order = split.batches(size, window=self.model.window, device=self.device)
+            for number, batch in enumerate(itertools.islice(in_order, self.rounds)):
                 if number < done:
                     continue
                 yield batch  # when the model asks for the next one, it has taken this one in
-                self.clock.moves["fit"] = self.clock.step = number + 1
-                self.average.load_state_dict(self.model.state_dict())
-                self.model.progress.fill_(min(1.0, (number + 1) / total))
-                self.display.update(float(self.model.progress), {}, self.seconds, self.examples)
+                self.clock.moves["fit"] = self.clock.step = self.clock.round = number + 1
+                self.model.progress.fill_(self.progress)
+                self.display.update(self.progress, {}, self.seconds, self.examples)
                 self._save_if_due()
+                if self.budget.minutes is not None and self.seconds >= 60.0 * self.budget.minutes:
+                    return
 
         self.model.fit(batches())
-        self.model.progress.fill_(1.0)
-        checkpoint.restore(self.average, self.model.state_dict(), resizable=self.model.resizable)
+        self.model.eval().progress.fill_(1.0)
+        self._pause()
+        self._validate()
         return False
 
     # -- what happens between moves --------------------------------------------------------------------------

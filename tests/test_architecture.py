@@ -14,8 +14,8 @@ PACKAGE = ROOT / "pofx"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODELS = sorted(path for path in (PACKAGE / "models").glob("*/*.py") if not path.stem.startswith("_"))
 
-# Instruments of metrics, reached through discovery by these names.
-EXCEPTIONS = {"classifier", "ngram"}
+# Instruments of metrics and verbs, reached through discovery by these names.
+EXCEPTIONS = {"classifier", "mixture", "ngram"}
 MODEL_NAMES = {path.stem for path in MODELS} - EXCEPTIONS
 FAMILIES = {path.name for path in (PACKAGE / "models").iterdir() if path.is_dir() and not path.name.startswith("_")}
 
@@ -24,7 +24,8 @@ ALLOWED = {
     "core": set(),
     "losses": {"core"},
     "nn": {"core", "losses", "nn"},
-    "models": {"core", "losses", "nn", "models"},
+    # A mixture finds its parts by their names.
+    "models": {"core", "discovery", "losses", "nn", "models"},
     "data": {"core", "data"},
     "optim": {"core"},
     "distributed": set(),

@@ -33,7 +33,7 @@ def test_mode_coverage_counts():
     assert mode_coverage(x, centres, 0.1)[:2] == (2, 0.5)
 
 
-@pytest.mark.parametrize("name", ["unigram", "bigram"])
+@pytest.mark.parametrize("name", ["unigram", "bigram", "n-gram"])
 def test_ngrams_sum_to_one_over_all_windows(name):
     text = torch.tensor([0, 1, 0, 1, 1, 0, 2])  # 3 never occurs, and nothing follows 2
     score = baselines.fit("tokens", DataSpec("tokens", (), vocabulary=4), Split(text, tokens=True))[name]
@@ -82,7 +82,7 @@ def test_tokens_are_all_scored_and_units_agree():
     assert per_window.n == -(-len(dataset.test) // 64)
     assert per_token.model * per_token.n == pytest.approx(per_window.model * per_window.n)
     # Untrained, the network knows the size of the vocabulary and nothing else.
-    assert per_token.baselines["bigram"] < per_token.baselines["unigram"] < per_token.model
+    assert per_token.baselines["n-gram"] < per_token.baselines["bigram"] < per_token.baselines["unigram"] < per_token.model
     assert per_token.model == pytest.approx(math.log(dataset.spec.vocabulary), rel=0.1)
 
 

@@ -67,7 +67,7 @@ def test_cached_logits_equal_uncached_ones_within_and_beyond_the_window(length):
     x = tokens(5, 4, length)
     with torch.no_grad():
         whole = model.logits(x)
-        read = model._reader(x)
+        read = model.reader(x)
         # Uneven strides read some tokens one by one and some in a piece.
         for position in [p for p in range(length) if p % 5 != 2]:
             torch.testing.assert_close(read(position), whole[:, position], rtol=0, atol=1e-10)

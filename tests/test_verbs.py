@@ -198,7 +198,7 @@ def test_texts_go_to_standard_output_and_continue_a_prompt(text, tmp_path, capsy
     succeeds(capsys, "sample", text / "run", "--n", 3, "--out", tmp_path / "x.jsonl")
     assert len((tmp_path / "x.jsonl").read_text().splitlines()) == 3
     rows = json.loads(succeeds(capsys, "evaluate", text / "run", "--json", "-"))["rows"]
-    assert set(rows[0]["baselines"]) == {"unigram", "bigram"}
+    assert set(rows[0]["baselines"]) == {"unigram", "bigram", "n-gram"}
 
 
 def test_what_a_model_cannot_do_names_the_capability_and_who_can(text, images, capsys):

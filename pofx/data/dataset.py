@@ -174,7 +174,7 @@ class Split:
         # A text shorter than one window is one short window.
         whole = not self.tokens or len(self) >= self._window(window)
         positions = self.positions(window) if whole else torch.empty(0, dtype=torch.int64)
-        for part in positions[:limit].split(size):
+        for part in positions[:limit].split(size) if len(positions) else ():
             yield self.batch(part, window=window, device=device)
         if self.tokens and (limit is None or limit > len(positions)):
             rest = len(self) - len(positions) * self._window(window)

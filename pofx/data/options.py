@@ -29,8 +29,10 @@ class Options(Config):
     """Keep the labels of so many training examples, classes balanced, and hide the others."""
     validation: Annotated[float | None, Range(0, 0.9)] = None
     """Share held out for validation; 0 trains on it. By default the source's own, 10 % of one split here, 2 % of a text, else 5 %."""
-    tokens: Literal["chars", "bytes"] = "chars"
-    """Symbols of a text: its characters, or the 256 bytes."""
+    tokens: Literal["chars", "bytes", "bpe"] = "chars"
+    """Symbols of a text: its characters, the 256 bytes, or runs of bytes that are frequent in it (byte-pair encoding)."""
+    vocabulary: Annotated[int | None, Range(256)] = None
+    """Tokens of a byte-pair encoding, the 256 bytes among them; by default 512 to 8,192 by the size of the text."""
     time: str | None = None
     """Column of a table that says when each row was: the other columns of numbers are then one series."""
     window: Annotated[int | None, Range(2)] = None

@@ -53,7 +53,7 @@ def fingerprint(content: str, options: Options) -> str:
     """Hash of the content and of the options that shape it (mirroring and what to do about errors do not)."""
     shaping = {name: value for name, value in options.to_json().items() if name not in ("flip", "on_error")}
     # These came later: runs from before them hold hashes without.
-    shaping = {name: value for name, value in shaping.items() if value is not None or name not in ("time", "window")}
+    shaping = {name: value for name, value in shaping.items() if value is not None or name not in ("time", "window", "vocabulary")}
     return hashlib.sha256(json.dumps([content, shaping], sort_keys=True).encode()).hexdigest()
 
 

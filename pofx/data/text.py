@@ -1,11 +1,12 @@
-"""Text: one long row of characters or bytes, split in file order."""
+"""Text: one long row of characters, bytes or runs of bytes, split in file order."""
 
 import dataclasses
 import functools
 import hashlib
 import json
+import math
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -14,9 +15,11 @@ from jaxtyping import Integer
 from torch import Tensor
 
 from pofx.core import DataSpec, UsageError
+from pofx.data import bpe
+from pofx.data.corpus import BLOCK, LARGE, between, characters, dtype, number
 from pofx.data.dataset import Codec, Dataset, Split
 from pofx.data.download import fetch
-from pofx.data.files import MAPPED, whole
+from pofx.data.files import whole
 from pofx.data.options import Request
 from pofx.data.splits import fingerprint
 
@@ -29,6 +32,8 @@ READS = ".txt texts"
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 #: What stands between texts that are shown or written together.
 RULE = "\n" + "-" * 40 + "\n"
+#: Training symbols below which a text is told to be small, and standard deviation, in nats, of the surprise of a symbol, about.
+SMALL, SPREAD = 20_000, 2.0
 #: Bytes of the longest character in UTF-8.
 LONGEST = 4
 _SHAKESPEARE = (
@@ -42,16 +47,19 @@ _SHAKESPEARE = (
 class TokenCodec(Codec):
     """The symbols of a text.
 
-    kind: chars, whose number is their place in `symbols` and one more for unknown ones; or bytes, which are their number.
+    kind: chars, whose number is their place in `symbols` and one more for unknown ones; bytes, which are their number; or bpe, runs of
+    bytes, of which `symbols` is a JSON description.
     """
 
     name: ClassVar[str] = "tokens"
-    kind: Literal["chars", "bytes"]
+    kind: Literal["chars", "bytes", "bpe"]
     symbols: str = ""
 
     @property
     def vocabulary(self) -> int:
-        """The number of symbols, the unknown one among them."""
+        """The number of symbols, the unknown one of characters among them."""
+        if self.kind == "bpe":
+            return len(bpe.spelled(self.symbols))
         return 256 if self.kind == "bytes" else len(self.symbols) + 1
 
     @functools.cached_property
@@ -60,22 +68,30 @@ class TokenCodec(Codec):
 
     def encode(self, text: str) -> Integer[Tensor, " length"]:
         """The numbers of a text's symbols, in the smallest integers that hold them."""
+        return torch.from_numpy(self.numbers(text).astype(dtype(self.vocabulary)))
+
+    def numbers(self, text: str) -> Integer[np.ndarray, " length"]:
+        """The numbers of a text's symbols."""
+        if self.kind == "bpe":
+            return bpe.encode(self.symbols, text)
         if self.kind == "bytes":
-            return torch.from_numpy(np.frombuffer(bytearray(text.encode()), dtype=np.uint8))
+            return np.frombuffer(text.encode(), dtype=np.uint8)
         points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
         place = np.searchsorted(self._points, points).clip(max=len(self.symbols) - 1)
-        known = self._points[place] == points
-        dtype = np.uint8 if self.vocabulary <= 256 else np.int32
-        return torch.from_numpy(np.where(known, place, len(self.symbols)).astype(dtype))
+        return np.where(self._points[place] == points, place, len(self.symbols))
 
     def decode(self, ids: Integer[Tensor, " length"] | Sequence[int]) -> str:
         """The text of symbols; unknown characters, and bytes that are no UTF-8, become a replacement character. Numbers below 0
         stand behind the end of a text, and give nothing."""
-        values = _real(ids)
-        if self.kind == "bytes":
-            return bytes(values).decode("utf-8", errors="replace")
+        if self.kind != "chars":
+            return self._bytes(ids).decode("utf-8", errors="replace")
         table = self.symbols + UNKNOWN
-        return "".join(table[value] for value in values)
+        return "".join(table[value] for value in _real(ids))
+
+    def _bytes(self, ids: Integer[Tensor, " length"] | Sequence[int]) -> bytes:
+        """The bytes of symbols that are bytes, or runs of them."""
+        values = _real(ids)
+        return bytes(values) if self.kind == "bytes" else b"".join(map(bpe.spelled(self.symbols).__getitem__, values))
 
     def ends(self, strings: Sequence[str]) -> Callable[[Integer[Tensor, " length"]], bool]:
         """Whether symbols have ended with one of some strings when the last of them came. Raises `UsageError` for an empty one."""
@@ -104,8 +120,8 @@ class TokenCodec(Codec):
             if path.suffix == ".jsonl":
                 lines = [json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in self.show(x)]
                 temporary.write_bytes("".join(lines).encode())
-            elif self.kind == "bytes":
-                temporary.write_bytes(RULE.encode().join(bytes(_real(row)) for row in x))
+            elif self.kind != "chars":
+                temporary.write_bytes(RULE.encode().join(self._bytes(row) for row in x))
             else:
                 temporary.write_bytes(RULE.join(self.show(x)).encode("utf-8", "replace"))
 
@@ -154,49 +170,88 @@ def matches(path: pathlib.Path) -> bool:
 
 
 def load(request: Request) -> Dataset:
-    """The data set of a text: the first 90 % train, their last 2 % validate, the last 10 % test. Raises `UsageError` for
-    an empty file and, where characters are read, for one that is not UTF-8."""
+    """The data set of a text: the first 90 % of its characters (of bytes, where these are the symbols) train, their last 2 % validate,
+    the last 10 % test. Raises `UsageError` for an empty file and, where characters or runs of bytes are read, for one that is not UTF-8."""
     options, codec, source = request.options, request.codec, request.source
-    options.only(source, "a text", "kind", "tokens", "validation")
+    options.only(source, "a text", "kind", "tokens", "vocabulary", "validation")
     if options.kind not in (None, "tokens"):
         raise UsageError(f"{source} is a text, which cannot be read as {options.kind}: its kind is tokens")
+    if options.vocabulary is not None and options.tokens != "bpe":
+        raise UsageError("--data.vocabulary is the number of tokens of --data.tokens bpe: leave it out, or give that")
     if codec is not None and not isinstance(codec, TokenCodec):
         raise UsageError(f"{source} is a text, and the run models {codec.name}: give it data of that kind")
-    if codec is not None and options.tokens == "bytes" and codec.kind != "bytes":
-        raise UsageError("the run reads characters: leave --data.tokens out")
+    if codec is not None and options.tokens not in ("chars", codec.kind):
+        raise UsageError(f"the run reads {codec.kind}: leave --data.tokens out")
     kind = codec.kind if codec else options.tokens
     raw = _bytes(request)
     if not len(raw):
         raise UsageError(f"{source} is empty: give a text")
+    content = hashlib.sha256(raw).hexdigest()
+    length = len(raw) if kind == "bytes" else sum(map(len, characters(raw, source)))
+    if not length:
+        raise UsageError(f"{source} is empty: give a text")
+    cut = _cuts(length, options.validation)
+    spans = [(0, cut[0]), (cut[0], cut[1]), (cut[1], length)]
     if kind == "bytes":
-        x, cut = torch.from_numpy(raw), _cuts(len(raw), options.validation)
-        codec = codec or TokenCodec("bytes")
+        codec, x = codec or TokenCodec("bytes"), [torch.from_numpy(raw[start:stop]) for start, stop in spans]
     else:
-        text = _decode(raw, source)
-        cut = _cuts(len(text), options.validation)
-        codec = codec or TokenCodec("chars", "".join(sorted(set(text[: cut[0]]))))
-        x = codec.encode(text)
-    notes: tuple[str, ...] = ()
-    unknown = int((x == len(codec.symbols)).sum()) if kind == "chars" else 0
-    if unknown:
-        notes = (f"{unknown:,} of {len(x):,} characters never occur in the training text and count as one unknown symbol",)
+        codec = codec or _learn(raw, source, cut[0], kind, options.vocabulary)
+        x = [_number(raw, source, span, codec, length, content) for span in spans]
+    notes = _notes(source, codec, length, x)
 
-    def part(start: int, stop: int) -> Split | None:
-        return Split(x[start:stop], tokens=True) if stop > start else None
+    def part(symbols: Tensor) -> Split | None:
+        return Split(symbols, tokens=True) if len(symbols) else None
 
-    train = part(0, cut[0])
+    train = part(x[0])
     assert train is not None
     return Dataset(
         source=source,
         spec=DataSpec(kind="tokens", shape=(), size=len(train), vocabulary=codec.vocabulary),
         codec=codec,
         train=train,
-        validation=part(cut[0], cut[1]),
-        test=part(cut[1], len(x)),
-        fingerprint=fingerprint(hashlib.sha256(raw).hexdigest(), options),
+        validation=part(x[1]),
+        test=part(x[2]),
+        fingerprint=fingerprint(content, options),
         options=options.to_json(),
         notes=notes,
     )
+
+
+def _learn(raw: np.ndarray, source: str, stop: int, kind: Literal["chars", "bpe"], vocabulary: int | None) -> TokenCodec:
+    """The symbols of the first characters of a text."""
+    if kind == "bpe":
+        text = between(characters(raw, source), 0, min(stop, bpe.LEARNED))
+        return TokenCodec("bpe", bpe.learn(bpe.lines(text), vocabulary or bpe.size(len(raw))))
+    symbols: set[str] = set()
+    for piece in between(characters(raw, source), 0, stop):
+        symbols.update(piece)
+    return TokenCodec("chars", "".join(sorted(symbols)))
+
+
+def _number(raw: np.ndarray, source: str, span: tuple[int, int], codec: TokenCodec, length: int, content: str) -> Tensor:
+    """The symbols of some characters of a text."""
+    pieces: Iterable[str] = between(characters(raw, source), *span)
+    # Each part takes its share of the bytes.
+    size = len(raw) * (span[1] - span[0]) // length
+    key = (content, codec.kind, codec.symbols, *map(str, span))
+    return number(bpe.lines(pieces) if codec.kind == "bpe" else pieces, codec.numbers, codec.vocabulary, of=size, key=key)
+
+
+def _notes(source: str, codec: TokenCodec, length: int, x: list[Tensor]) -> tuple[str, ...]:
+    """What a person should know of the text: symbols that training never saw, and what it is too small for."""
+    notes = []
+    absent = len(codec.symbols)
+    unknown = sum(int((some == absent).sum()) for part in x for some in part.split(BLOCK)) if codec.kind == "chars" else 0
+    if unknown:
+        notes.append(f"{unknown:,} of {length:,} characters never occur in the training text and count as one unknown symbol")
+    if len(x[0]) < SMALL:
+        held = sum(map(len, x[1:]))
+        notes.append(
+            f"{source} is small: {len(x[0]):,} training symbols teach spelling at best, an n-gram may learn as much from them as a network, "
+            f"which soon knows them by heart, and a likelihood per symbol on {held:,} held-out ones is uncertain by about "
+            f"{SPREAD / math.sqrt(max(1, held)):.2f} nats; {SMALL:,} are a beginning"
+        )
+    return tuple(notes)
 
 
 def _cuts(length: int, share: float | None) -> tuple[int, int]:
@@ -211,24 +266,7 @@ def _bytes(request: Request) -> np.ndarray:
 
         return np.frombuffer(bytearray("\n\n".join(topics[name] for name in sorted(topics)).encode()), dtype=np.uint8)
     path = request.path or fetch(*_SHAKESPEARE)
-    size = path.stat().st_size
-    if size <= MAPPED:
+    if path.stat().st_size <= LARGE:
         return np.frombuffer(bytearray(path.read_bytes()), dtype=np.uint8)
-    kind = request.codec.kind if isinstance(request.codec, TokenCodec) else request.options.tokens
-    if kind != "bytes":
-        raise UsageError(f"{path} has {size / 1e9:.1f} GB, too much to number its characters in memory: give --data.tokens bytes")
     # Copy-on-write, so that torch sees an array that can be written; nothing writes to it.
     return np.memmap(path, dtype=np.uint8, mode="c")
-
-
-def _decode(raw: np.ndarray, source: str) -> str:
-    try:
-        text = raw.tobytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{source} is not UTF-8 text (byte {error.start:,} is 0x{raw[error.start]:02x}): convert it, or give --data.tokens bytes"
-        ) from error
-    text = text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
-    if not text:
-        raise UsageError(f"{source} is empty: give a text")
-    return text

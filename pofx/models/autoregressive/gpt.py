@@ -200,7 +200,7 @@ class GPT(Model, Samples, Scores, Predicts, Completes):
             mode=mode,
         )
         return write(
-            self._reader,
+            self.reader,
             n,
             vocabulary=self.begin,
             length=self.config.window if length is None else length,
@@ -214,9 +214,9 @@ class GPT(Model, Samples, Scores, Predicts, Completes):
     @torch.no_grad()
     def complete(self, x: Int64[Tensor, "batch time"], mask: Bool[Tensor, "batch time"], *, noise: Noise) -> Int64[Tensor, "batch time"]:
         """x with the tokens where `mask` is False drawn anew, from left to right (see `pofx.nn.sampling.fill`)."""
-        return fill(self._reader, x, mask, vocabulary=self.begin, choice=Choice(), noise=noise)
+        return fill(self.reader, x, mask, vocabulary=self.begin, choice=Choice(), noise=noise)
 
-    def _reader(self, x: Int64[Tensor, "batch time"]) -> Read:
+    def reader(self, x: Int64[Tensor, "batch time"]) -> Read:
         """A function from rising positions to their logits given what x holds to the left at the time of the call.
 
         It reads every token once in each context: what is new since the last call in one piece, the rest from memory.

@@ -1,0 +1,92 @@
+"""What a model of tokens can do once it can read: score, write and complete texts."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from pofx.core import Completes, DataSpec, Likelihood, Noise, Predicts, Samples, Scores, UsageError
+from pofx.nn.sampling import Choice, Read, Stop, Watch, check, fill, write
+
+
+class Writes(Samples, Scores, Predicts, Completes):
+    """A model of tokens without labels that predicts each token from those before it, and with this alone does everything else."""
+
+    spec: DataSpec
+    window: int
+
+    def reader(self, x: Int64[Tensor, "batch time"]) -> Read:
+        """From rising positions to the logits of what stands there, given what x holds to the left at the time of the call.
+
+        A model that remembers what it has read is quicker than this, which reads everything anew.
+        """
+        return lambda position: self.logits(x[:, : position + 1])[:, -1]
+
+    @torch.no_grad()
+    def log_prob(self, x: Int64[Tensor, "batch time"], *, label: Tensor | None = None) -> Likelihood:
+        """Exact log p(x) in nats per example: the sum over its tokens. `label` must be None."""
+        self._refuse(label)
+        check(x.flatten(), self.spec.vocabulary)
+        return Likelihood(self._log_p(x).sum(1), "exact", "tokens")
+
+    def _log_p(self, x: Int64[Tensor, "batch time"]) -> Float[Tensor, "batch time"]:
+        """log p of each token given those before it."""
+        return self.logits(x).log_softmax(-1).gather(-1, x[..., None])[..., 0]
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        noise: Noise,
+        label: Tensor | None = None,
+        length: int | None = None,
+        prompt: Int64[Tensor, " prompt"] | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        no_repeat_ngram: int | None = None,
+        stop: Stop | None = None,
+        watch: Watch | None = None,
+        mode: Literal["draw", "mean"] = "draw",
+    ) -> Int64[Tensor, "n time"]:
+        """n texts, each the prompt, of any length, and `length` new tokens, or one window of them.
+
+        Arguments:
+            label: must be None.
+            temperature, top_k, top_p, repetition_penalty, no_repeat_ngram, mode: see `Choice`.
+            stop, watch: see `pofx.nn.sampling.write`.
+
+        Raises `UsageError` for a prompt outside the vocabulary and for a knob that makes no sense.
+        """
+        self._refuse(label)
+        choice = Choice(
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            no_repeat_ngram=no_repeat_ngram,
+            mode=mode,
+        )
+        return write(
+            self.reader,
+            n,
+            vocabulary=self.spec.vocabulary,
+            length=self.window if length is None else length,
+            choice=choice,
+            noise=noise,
+            prompt=prompt,
+            stop=stop,
+            watch=watch,
+        )
+
+    @torch.no_grad()
+    def complete(self, x: Int64[Tensor, "batch time"], mask: Bool[Tensor, "batch time"], *, noise: Noise) -> Int64[Tensor, "batch time"]:
+        """x with the tokens where `mask` is False drawn anew, from left to right (see `pofx.nn.sampling.fill`)."""
+        return fill(self.reader, x, mask, vocabulary=self.spec.vocabulary, choice=Choice(), noise=noise)
+
+    def _refuse(self, label: Tensor | None) -> None:
+        if label is not None:
+            raise UsageError(f"{type(self).__name__} models text without labels: leave the label out")
