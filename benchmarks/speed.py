@@ -30,8 +30,8 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from pofx import data, discovery
-from pofx.allocator import keep_freed_memory
 from pofx.core import Batch, Model, UsageError, precision
+from pofx.processor import flushed_subnormals, keep_freed_memory
 from pofx.run import hardware, versions
 from pofx.settings import Settings, pick_precision
 from pofx.trainer import Trainer
@@ -62,7 +62,7 @@ def with_trainer(model: Model, dataset: data.Dataset, batch: int) -> Rounds:
 
     def rounds(n: int) -> None:
         trainer.rounds = trainer.clock.round + n
-        with precision(trainer.dtype):
+        with precision(trainer.dtype), flushed_subnormals():
             trainer._walk()
 
     return rounds

@@ -20,11 +20,6 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
-# Numbers below 1e-38 count as 0: with them a processor is many times as slow, and what an optimizer remembers of weights whose
-# gradients have stopped decays into them (the moves of a long training took 1.5 times as long). Threads inherit the mode when they
-# start, which is why it is set here, before any has.
-torch.set_flush_denormal(True)
-
 
 class UsageError(ValueError):
     """What a person asked for cannot be done: the message is one sentence naming the thing and the way out."""

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 
 from pofx import checkpoint, distributed, optim, recovery
-from pofx.allocator import keep_freed_memory
 from pofx.averaging import Average
 from pofx.clock import Clock
 from pofx.core import Loss, Model, Noise, Player, Samples, UsageError, mix, precision
 from pofx.guard import Diverged, Guard
 from pofx.monitor import Monitor
+from pofx.processor import flushed_subnormals, keep_freed_memory
 from pofx.progress import Display
 from pofx.run import Run
 from pofx.settings import Settings, pick_device, pick_precision
@@ -202,7 +202,7 @@ class Trainer:
     def train(self) -> Literal["finished", "stopped early"]:
         """Walks until the budget is used. Raises `TrainingError` where it diverges and cannot go back, `Interrupted` after a
         signal; whatever happens, what was saved stays."""
-        with self._stop, self.display, precision(self.dtype):
+        with self._stop, self.display, precision(self.dtype), flushed_subnormals():
             self._saved_at = self.clock.seconds
             self._go_on()
             self._agree_on_time()

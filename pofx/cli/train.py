@@ -10,6 +10,7 @@ from pofx import data as sources
 from pofx.cli import booleans, parse
 from pofx.core import Config, Model, UsageError
 from pofx.nn import foreign
+from pofx.processor import flushed_subnormals
 from pofx.run import Run
 from pofx.settings import Settings
 
@@ -60,6 +61,7 @@ def _value(arguments: list[str], flag: str) -> str | None:
     return None
 
 
+@flushed_subnormals()
 def main(arguments: list[str]) -> int:
     """Runs the verb."""
     name = arguments[0] if arguments and not arguments[0].startswith("-") else None
