@@ -305,6 +305,6 @@ def test_in_float32_cached_logits_agree_to_rounding():
     model = build(20, width=32).float()
     x = tokens(20, 3, 30)
     with torch.no_grad():
-        whole, read = model.logits(x), model._reader(x)
+        whole, read = model.logits(x), model.reader(x)
         for position in range(30):
             torch.testing.assert_close(read(position), whole[:, position], rtol=0, atol=1e-5 * max(1.0, float(whole.abs().max())))

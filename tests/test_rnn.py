@@ -196,7 +196,7 @@ def test_drawn_texts_are_those_of_reading_everything_again_for_each_token(cell, 
         return lambda position: model.logits(x[:, : position + 1])[:, position]
 
     how = {"vocabulary": 5, "length": 20, "choice": sampling.Choice(top_k=4, temperature=0.8), "prompt": some("tokens", 1, 3)[0]}
-    drawn = [sampling.write(reader, n, noise=Noise(2, n), **how) for reader in (again, model._reader)]
+    drawn = [sampling.write(reader, n, noise=Noise(2, n), **how) for reader in (again, model.reader)]
     assert torch.equal(*drawn)
 
 

@@ -96,8 +96,8 @@ class Memory:
         held = self._layers[layer]
         if held is None:
             batch, heads, _, features = key.shape
-            empty = key.new_empty(2, batch, heads, self.capacity, features).unbind()
-            held = self._layers[layer] = empty[0], empty[1]
+            size = (batch, heads, self.capacity, features)
+            held = self._layers[layer] = key.new_empty(size), key.new_empty(size)
         time = key.shape[2]
         keys, values = held
         keys.narrow(2, self.length, time).copy_(key)

@@ -16,10 +16,9 @@ References:
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,23 +26,18 @@ from pofx import core
 from pofx.core import (
     Batch,
     Budget,
-    Completes,
     DataSpec,
     Fraction,
-    Likelihood,
     Loss,
     Model,
-    Noise,
     Positive,
-    Predicts,
     Recipe,
-    Samples,
-    Scores,
     UsageError,
 )
 from pofx.nn.attention import Memory
 from pofx.nn.next_token import NextToken
-from pofx.nn.sampling import Choice, Read, Stop, Watch, fill, write
+from pofx.nn.sampling import Read
+from pofx.nn.writing import Writes
 
 OPTIMIZER = core.Optimizer(
     name="muon", lr=3e-3, matrix_lr=3e-2, betas=(0.9, 0.95), momentum=0.95, decay="linear", decay_start=0.4
@@ -59,14 +53,7 @@ WIDE = 64
 """Features of a head, and features of a token for each block."""
 
 
-def _tokens(budget: Budget, size: int, batch: int) -> float:
-    """Training tokens in a budget."""
-    if budget.minutes is not None:
-        return float(budget.minutes * SPEED)
-    return float(budget.epochs * size if budget.epochs is not None else (budget.steps or 0) * batch)
-
-
-class GPT(Model, Samples, Scores, Predicts, Completes):
+class GPT(Model, Writes):
     """A causal transformer on tokens.
 
     Every token is predicted, the first from a begin symbol that is no part of the vocabulary. A text longer than the
@@ -117,7 +104,7 @@ class GPT(Model, Samples, Scores, Predicts, Completes):
         size = spec.size or 1_000_000
         # A window leaves room for several of them in the text, and never exceeds it.
         window, batch_size = max(1, min(256, size // 16)), 8
-        seen = _tokens(budget, size, window * batch_size)
+        seen = budget.seen(size, window * batch_size, SPEED)
         passes = seen / size
         # A large network learns a short text by heart, whatever the time.
         affordable = min(seen, 20 * size)
@@ -156,66 +143,6 @@ class GPT(Model, Samples, Scores, Predicts, Completes):
         """The begin symbol and the tokens [start, stop)."""
         return F.pad(x[:, start:stop], (1, 0), value=self.begin)
 
-    @torch.no_grad()
-    def log_prob(self, x: Int64[Tensor, "batch time"], *, label: Tensor | None = None) -> Likelihood:
-        """Exact log p(x) in nats per example: the sum over its tokens. `label` must be None."""
-        self._refuse(label)
-        nats = F.cross_entropy(self.logits(x).transpose(1, 2), x, reduction="none")
-        return Likelihood(-nats.sum(1), "exact", "tokens")
-
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        *,
-        noise: Noise,
-        label: Tensor | None = None,
-        length: int | None = None,
-        prompt: Int64[Tensor, " prompt"] | None = None,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        repetition_penalty: float = 1.0,
-        no_repeat_ngram: int | None = None,
-        stop: Stop | None = None,
-        watch: Watch | None = None,
-        mode: Literal["draw", "mean"] = "draw",
-    ) -> Int64[Tensor, "n time"]:
-        """n texts, each the prompt, of any length, and `length` new tokens, or one window of them.
-
-        Arguments:
-            label: must be None.
-            temperature, top_k, top_p, repetition_penalty, no_repeat_ngram, mode: see `Choice`.
-            stop, watch: see `pofx.nn.sampling.write`.
-
-        Raises `UsageError` for a prompt outside the vocabulary and for a knob that makes no sense.
-        """
-        self._refuse(label)
-        choice = Choice(
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            repetition_penalty=repetition_penalty,
-            no_repeat_ngram=no_repeat_ngram,
-            mode=mode,
-        )
-        return write(
-            self.reader,
-            n,
-            vocabulary=self.begin,
-            length=self.config.window if length is None else length,
-            choice=choice,
-            noise=noise,
-            prompt=prompt,
-            stop=stop,
-            watch=watch,
-        )
-
-    @torch.no_grad()
-    def complete(self, x: Int64[Tensor, "batch time"], mask: Bool[Tensor, "batch time"], *, noise: Noise) -> Int64[Tensor, "batch time"]:
-        """x with the tokens where `mask` is False drawn anew, from left to right (see `pofx.nn.sampling.fill`)."""
-        return fill(self.reader, x, mask, vocabulary=self.begin, choice=Choice(), noise=noise)
-
     def reader(self, x: Int64[Tensor, "batch time"]) -> Read:
         """A function from rising positions to their logits given what x holds to the left at the time of the call.
 
@@ -232,7 +159,3 @@ class GPT(Model, Samples, Scores, Predicts, Completes):
             return self.network(new, memory)[:, -1]
 
         return read
-
-    def _refuse(self, label: Tensor | None) -> None:
-        if label is not None:
-            raise UsageError("gpt models text without labels: leave the label out")

@@ -31,7 +31,6 @@ from pofx import core
 from pofx.core import (
     Batch,
     Budget,
-    Completes,
     DataSpec,
     Forecasts,
     Fraction,
@@ -44,14 +43,13 @@ from pofx.core import (
     Positive,
     Predicts,
     Recipe,
-    Samples,
-    Scores,
     UsageError,
 )
 from pofx.nn import labels, sampling
 from pofx.nn.gaussian_mixture import GaussianMixture
 from pofx.nn.next_token import Runs
 from pofx.nn.recurrent import Carried, Cell, RecurrentStack
+from pofx.nn.writing import Writes
 
 SPEED = 600_000
 """Training tokens a minute that a recipe counts on: what the larger networks do on two CPU cores."""
@@ -75,7 +73,7 @@ class _Reader(Network):
     def compute(self, previous: Shaped[Tensor, "batch time ..."], carried: Carried | None = None) -> Float[Tensor, "batch time outputs"]:
         x = self.element(previous)
         if self.runs is not None:
-            back = len(self.runs.tables)
+            back = self.runs.back
             before = None if carried is None else carried.recent
             before = previous.new_full((len(previous), back), self.begin) if before is None else before
             x = x + self.runs(previous, before)
@@ -84,7 +82,7 @@ class _Reader(Network):
         return self.head(self.stack(x, carried))
 
 
-class RNN(Model, Samples, Scores, Predicts, Completes, Forecasts):
+class RNN(Model, Writes, Forecasts):
     """A recurrent network on tokens or on sequences of numbers.
 
     What it has read is in its state, without a limit: a text or sequence longer than the window is scored, continued and
@@ -274,24 +272,17 @@ class RNN(Model, Samples, Scores, Predicts, Completes, Forecasts):
 
         Raises `UsageError` for a prompt outside the vocabulary and for a knob that makes no sense.
         """
+        if self.tokens:
+            return super().sample(
+                n, noise=noise, label=label, length=length, prompt=prompt, temperature=temperature, top_k=top_k, top_p=top_p,
+                repetition_penalty=repetition_penalty, no_repeat_ngram=no_repeat_ngram, stop=stop, watch=watch, mode=mode,
+            )  # fmt: skip
         labels.refuse(label, "an rnn")
         length = self.length if length is None else length
-        choice = sampling.Choice(
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            repetition_penalty=repetition_penalty,
-            no_repeat_ngram=no_repeat_ngram,
-            mode=mode,
-        )
-        if self.tokens:
-            return sampling.write(
-                self._reader, n, vocabulary=self.spec.vocabulary, length=length, choice=choice, noise=noise, prompt=prompt, stop=stop,
-                watch=watch,
-            )  # fmt: skip
-        if choice != sampling.Choice(temperature=temperature, mode=mode) or stop is not None or watch is not None:
+        if (top_k, top_p, repetition_penalty, no_repeat_ngram, stop, watch) != (None, None, 1.0, None, None, None):
             raise UsageError("sequences of numbers have no tokens to choose among: give a temperature or a mode only")
         core.Range(0).check("length", length)
+        core.Range(0).check("temperature", temperature)
         given = torch.zeros(0, self.spec.shape[-1]) if prompt is None else prompt
         x = given.to(self.network.head.weight).repeat(n, 1, 1)
         return torch.cat((x, self._go_on(x, length, noise, 0.0 if mode == "mean" else temperature)), 1)
@@ -306,8 +297,8 @@ class RNN(Model, Samples, Scores, Predicts, Completes, Forecasts):
         stands to its right has no influence. Raises `UsageError` where a kept token lies outside the vocabulary.
         """
         if self.tokens:
-            return sampling.fill(self._reader, x, mask, vocabulary=self.spec.vocabulary, choice=sampling.Choice(), noise=noise)
-        return self.mixture.fill(self._reader, x, mask, noise=noise)
+            return super().complete(x, mask, noise=noise)
+        return self.mixture.fill(self.reader, x, mask, noise=noise)
 
     @torch.no_grad()
     def forecast(self, x: Float[Tensor, "batch time features"], horizon: int, *, noise: Noise) -> Float[Tensor, "batch horizon features"]:
@@ -321,9 +312,9 @@ class RNN(Model, Samples, Scores, Predicts, Completes, Forecasts):
         """What may come after x."""
         whole = F.pad(x, (0, 0, 0, steps))
         mask = torch.arange(whole.shape[1], device=x.device).expand(whole.shape[:2])[..., None].expand_as(whole) < x.shape[1]
-        return self.mixture.fill(self._reader, whole, mask, noise=noise, first=x.shape[1], temperature=temperature)[:, x.shape[1] :]
+        return self.mixture.fill(self.reader, whole, mask, noise=noise, first=x.shape[1], temperature=temperature)[:, x.shape[1] :]
 
-    def _reader(self, x: Shaped[Tensor, "batch time ..."]) -> sampling.Read:
+    def reader(self, x: Shaped[Tensor, "batch time ..."]) -> sampling.Read:
         """A function from rising positions to what the network says of them, given what x holds to the left at the time of the
         call; it reads every element once."""
         carried, done = Carried(), 0
