@@ -4,15 +4,16 @@ With few examples a discriminator learns them by heart. Where it judges changed 
 to tell apart, and the generator still learns the data as they are, as long as a change leaves enough of them as they were.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pofx.core import DataSpec, UsageError
+from pofx.core import Config, DataSpec, Range, UsageError
 
 Change = Literal["flip", "shift", "colour", "cutout"]
 
@@ -60,6 +61,17 @@ def cutout(x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "ba
 
 
 CHANGES: Mapping[str, Callable[[Tensor], Tensor]] = {"flip": flip, "shift": shift, "colour": colour, "cutout": cutout}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Augmented(Config):
+    """What every game says of it in its configuration."""
+
+    augment: tuple[Change, ...] = ()
+    """How images are changed at random before the discriminator judges them, real and generated ones alike: flip (left and right),
+    shift, colour, cutout. For few examples."""
+    augment_strength: Annotated[float | None, Range(0, 1)] = None
+    """How often each change is made. None: it follows how surely the discriminator knows the training examples."""
 
 
 class Augmentation(nn.Module):

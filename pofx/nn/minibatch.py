@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pofx.core import UsageError
+
 
 class RunningMean(nn.Module):
     """The running mean of a number, moved in training mode only."""
@@ -28,7 +30,7 @@ class MinibatchStd(nn.Module):
     joins the running mean instead, so that what is said of an example does not depend on its neighbours.
 
     Arguments:
-        group: examples in a group; of a batch that it does not divide, the next smaller number that does.
+        group: examples in a group; of a batch that it does not divide, the next smaller number that does. Raises `UsageError` for 1.
 
     References:
         Progressive Growing of GANs for Improved Quality, Stability, and Variation (Karras et al., 2018), section 3,
@@ -37,6 +39,8 @@ class MinibatchStd(nn.Module):
 
     def __init__(self, group: int) -> None:
         super().__init__()
+        if group < 2:
+            raise UsageError("minibatch-std must be at least 2: the examples of a group, or 0 for none")
         self.group = group
         self.usual = RunningMean()
 

@@ -40,7 +40,7 @@ from pofx.core import (
 )
 from pofx.nn import labels
 from pofx.nn.adversarial import Rules, discriminator_loss, generator_loss, image_recipe, normalise_spectrally, resting, vector_recipe
-from pofx.nn.augmentation import Augmentation, Change
+from pofx.nn.augmentation import Augmentation, Augmented
 from pofx.nn.conditioning import EMBEDDING, Conditioning, Embedding, Told
 from pofx.nn.conv import ConvDecoder, ConvEncoder
 from pofx.nn.mlp import MLP
@@ -68,7 +68,7 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
     kinds = frozenset({"images", "vectors"})
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Config(core.Config):
+    class Config(Augmented):
         """Configuration of the generative adversarial network."""
 
         latent_dim: core.Positive = 64
@@ -102,11 +102,6 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
         """Weight of the WGAN-GP penalty, E (||grad D|| - 1)^2 between real and generated examples; 10 is usual."""
         dragan: core.NonNegative = 0.0
         """Weight of the DRAGAN penalty, E (||grad D|| - 1)^2 around real examples; 10 is usual."""
-        augment: tuple[Change, ...] = ()
-        """How images are changed at random before the discriminator judges them, real and generated ones alike: flip (left and right),
-        shift, colour, cutout. For few examples."""
-        augment_strength: Annotated[float | None, core.Range(0, 1)] = None
-        """How often each change is made. None: it follows how surely the discriminator knows the training examples."""
         conditional: bool = False
         """Whether to learn P(x|label); needs data with labels: classes, attributes or values."""
         conditioning: Conditioning = "projection"
@@ -127,8 +122,6 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.minibatch_std == 1:
-                raise UsageError("minibatch-std must be at least 2: the examples of a group, or 0 for none")
             if self.phase_epochs is not None and (self.discriminator_steps, self.generator_steps) != (1, 1):
                 raise UsageError("phase-epochs takes the place of discriminator-steps and generator-steps: give one or the other")
             if self.conditioning != "projection" and not self.conditional:

@@ -11,7 +11,7 @@ categorical and continuous, and find classes and traits of the data that nobody 
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Shaped
@@ -22,7 +22,7 @@ from pofx import core, losses
 from pofx.core import Batch, Budget, DataSpec, Decodes, Encodes, Judges, Loss, Model, Noise, Optimizer, Player, Recipe, Samples, UsageError
 from pofx.nn import labels
 from pofx.nn.adversarial import Rules, discriminator_loss, image_recipe, vector_recipe
-from pofx.nn.augmentation import Augmentation, Change
+from pofx.nn.augmentation import Augmentation, Augmented
 from pofx.nn.codes import Codes
 from pofx.nn.conv import ConvDecoder
 from pofx.nn.mlp import MLP
@@ -54,7 +54,7 @@ class InfoGAN(Model, Samples, Encodes, Decodes, Judges):
     kinds = frozenset({"images", "vectors"})
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Config(core.Config):
+    class Config(Augmented):
         """Configuration of InfoGAN."""
 
         categories: tuple[core.Positive, ...] = (10,)
@@ -76,11 +76,6 @@ class InfoGAN(Model, Samples, Encodes, Decodes, Judges):
         """Weight of the information about the codes (lambda)."""
         gamma: core.NonNegative = 0.3
         """Weight of the R1 penalty, 1/2 E ||grad_x D(x)||^2."""
-        augment: tuple[Change, ...] = ()
-        """How images are changed at random before the discriminator judges them, real and generated ones alike: flip (left and right),
-        shift, colour, cutout. For few examples."""
-        augment_strength: Annotated[float | None, core.Range(0, 1)] = None
-        """How often each change is made. None: it follows how surely the discriminator knows the training examples."""
         optimizer: Optimizer = dataclasses.field(default_factory=lambda: Optimizer(lr=5e-4, betas=(0.0, 0.99)))
         """How the generator's weights move."""
         discriminator_optimizer: Optimizer = dataclasses.field(default_factory=lambda: Optimizer(lr=5e-4, betas=(0.0, 0.99)))

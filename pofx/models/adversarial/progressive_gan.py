@@ -38,7 +38,7 @@ from pofx.core import (
 )
 from pofx.nn import labels
 from pofx.nn.adversarial import Rules, discriminator_loss, generator_loss, image_recipe, resting
-from pofx.nn.augmentation import Augmentation, Change
+from pofx.nn.augmentation import Augmentation, Augmented
 from pofx.nn.growing import GrowingDiscriminator, GrowingGenerator, enlarge, halve, sizes
 from pofx.nn.priors import StandardNormal
 
@@ -59,7 +59,7 @@ class ProgressiveGAN(Model, Samples, Decodes, Judges, Trajectory):
     kinds = frozenset({"images"})
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Config(core.Config):
+    class Config(Augmented):
         """Configuration of the progressively growing GAN."""
 
         latent_dim: core.Positive = 128
@@ -81,20 +81,10 @@ class ProgressiveGAN(Model, Samples, Decodes, Judges, Trajectory):
         """Weight of the WGAN-GP penalty, E (||grad D|| - 1)^2 between real and generated examples."""
         minibatch_std: Annotated[int, core.Range(0)] = 4
         """Examples in a group whose standard deviation the discriminator sees; 0: it judges each example alone."""
-        augment: tuple[Change, ...] = ()
-        """How images are changed at random before the discriminator judges them, real and generated ones alike: flip (left and right),
-        shift, colour, cutout. For few examples."""
-        augment_strength: Annotated[float | None, core.Range(0, 1)] = None
-        """How often each change is made. None: it follows how surely the discriminator knows the training examples."""
         optimizer: Optimizer = dataclasses.field(default_factory=lambda: Optimizer(lr=1e-3, betas=(0.0, 0.99)))
         """How the generator's weights move."""
         discriminator_optimizer: Optimizer = dataclasses.field(default_factory=lambda: Optimizer(lr=1e-3, betas=(0.0, 0.99)))
         """How the discriminator's weights move."""
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            if self.minibatch_std == 1:
-                raise UsageError("minibatch-std must be at least 2: the examples of a group, or 0 for none")
 
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)

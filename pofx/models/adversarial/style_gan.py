@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.distributions import Independent
 
 from pofx import core, losses
-from pofx.core import Batch, Budget, DataSpec, Decodes, Judges, Loss, Model, Noise, Optimizer, Player, Recipe, Samples, UsageError
+from pofx.core import Batch, Budget, DataSpec, Decodes, Judges, Loss, Model, Noise, Optimizer, Player, Recipe, Samples
 from pofx.nn import labels
 from pofx.nn.adversarial import Rules, discriminator_loss, generator_loss, image_recipe, resting
-from pofx.nn.augmentation import Augmentation, Change
+from pofx.nn.augmentation import Augmentation, Augmented
 from pofx.nn.conv import ConvEncoder
 from pofx.nn.minibatch import RunningMean
 from pofx.nn.priors import StandardNormal
@@ -46,7 +46,7 @@ class StyleGAN(Model, Samples, Decodes, Judges):
     kinds = frozenset({"images"})
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Config(core.Config):
+    class Config(Augmented):
         """Configuration of the style-based GAN."""
 
         latent_dim: core.Positive = 64
@@ -68,20 +68,10 @@ class StyleGAN(Model, Samples, Decodes, Judges):
         """Weight of the R1 penalty, 1/2 E ||grad_x D(x)||^2."""
         minibatch_std: Annotated[int, core.Range(0)] = 4
         """Examples in a group whose standard deviation the discriminator sees; 0: it judges each example alone."""
-        augment: tuple[Change, ...] = ()
-        """How images are changed at random before the discriminator judges them, real and generated ones alike: flip (left and right),
-        shift, colour, cutout. For few examples."""
-        augment_strength: Annotated[float | None, core.Range(0, 1)] = None
-        """How often each change is made. None: it follows how surely the discriminator knows the training examples."""
         optimizer: Optimizer = dataclasses.field(default_factory=lambda: Optimizer(lr=2e-3, betas=(0.0, 0.99)))
         """How the generator's weights move."""
         discriminator_optimizer: Optimizer = dataclasses.field(default_factory=lambda: Optimizer(lr=2e-3, betas=(0.0, 0.99)))
         """How the discriminator's weights move."""
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            if self.minibatch_std == 1:
-                raise UsageError("minibatch-std must be at least 2: the examples of a group, or 0 for none")
 
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
