@@ -13,9 +13,6 @@ import pofx
 from pofx.data import Dataset
 from pofx.run import Run
 
-# As `pofx train` has it from its start, before any data are read (see `pofx.processor`).
-torch.set_flush_denormal(True)
-
 #: Billions of operations a second, in a product of bfloat16 matrices, from which on this kind of machine counts as idle.
 IDLE = 1500.0
 

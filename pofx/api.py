@@ -206,7 +206,7 @@ def start(
     check_supported(cls, name, dataset.spec)
     distributed.start(pick_device(settings.device))
     built = build(cls, dataset.spec, config, settings.seed, networks)
-    free = run if run is not None else next_folder(pathlib.Path("runs"), f"{name}-{stem(dataset.source)}")
+    free = run if run is not None else next_folder(pathlib.Path("runs"), f"{name.replace('_', '-')}-{stem(dataset.source)}")
     path = pathlib.Path(distributed.first_text(str(free)))
     made = dataclasses.replace(create(path, name, built, dataset, settings), networks=networks or {})
     trainer = _trainer(built, dataset, settings, made, quiet)

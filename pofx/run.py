@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import difflib
 import itertools
 import json
 import os
@@ -96,7 +97,10 @@ class Run:
     def read(cls, path: pathlib.Path) -> "Run":
         """The run in a folder, without choosing a checkpoint. Raises `UsageError` where it is none."""
         if not path.exists():
-            raise UsageError(f"there is no run {path}: give a run folder that `pofx train` made (see `pofx list runs`)")
+            beside = [entry.name for entry in path.parent.glob("*/")] if path.parent.is_dir() else []
+            near = difflib.get_close_matches(path.name.replace("_", "-"), beside, 1, 0.8)
+            hint = f"did you mean {path.parent / near[0]}?" if near else "give a run folder that `pofx train` made (see `pofx list runs`)"
+            raise UsageError(f"there is no run {path}: {hint}")
         try:
             info = json.loads((path / INFO).read_text(encoding="utf-8"))
             info["model"], info["data"]["source"], info["training"]["seed"]

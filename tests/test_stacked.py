@@ -39,8 +39,8 @@ def test_the_mode_is_the_classes_of_the_channels_in_their_order():
     assert len(dataset.spec.label.names) == 1000
     assert dataset.spec.label.names[205] == "2, 0, 5"
     single = data.load("digits")
-    known = {image.numpy().tobytes(): int(label) for image, label in zip(*everything(single.train), strict=True)}
-    x, label = everything(dataset.train)
+    known = {image.numpy().tobytes(): int(label) for image, label in zip(*everything(single.train)[:2], strict=True)}
+    x, label = everything(dataset.train)[:2]
     for image, mode in zip(x[:200], label[:200], strict=True):
         assert [known[channel.numpy().tobytes()] for channel in image[:, None]] == [int(mode) // 100, int(mode) // 10 % 10, int(mode) % 10]
 
@@ -86,7 +86,7 @@ def test_a_mode_is_filled_with_half_its_share():
 def test_the_classifier_names_the_channels_of_real_triples_and_misses_those_of_a_collapsed_model():
     dataset = data.load("stacked_digits", Options(label="mode"))
     judge = Judge("stacked_digits", {})
-    x, label = everything(dataset.test)
+    x, label = everything(dataset.test)[:2]
     assert judge.modes == 1000
     assert (judge(x) == label.numpy()).mean() > 0.8
     assert len(set(judge(x[:5].repeat(10, 1, 1, 1)))) <= 5

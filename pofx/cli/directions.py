@@ -43,6 +43,11 @@ def run(options: Options) -> None:
         raise UsageError(f"directions are written to .npz, not to {path.name}")
     model = found.model()
     discovery.require(model, Decodes, what="pofx directions")
+    if getattr(model, "condition", None) is not None and options.classifier is None and options.codes is None:
+        raise UsageError(
+            f"this {found.info['model']} is told the label beside its codes, which therefore say nothing of it: ask for one with "
+            "`pofx sample RUN --label`, or name other classes with --classifier or --codes"
+        )
     with Steps(3, quiet=options.quiet) as steps:
         steps.step("classifier")
         judge = directions.judge(model, found, options.classifier)

@@ -55,7 +55,8 @@ def load(request: Request) -> Dataset:
     start = 0
     for part, size in zip(("train", "validation", "test"), PARTS, strict=True):
         split = getattr(single, part)
-        pictures, classes = split.batch(split.positions())
+        single_part = split.batch(split.positions())
+        pictures, classes = single_part.x, single_part.label
         stored = pictures[:, 0].mul(255).round().to(torch.uint8).numpy()
         rows = np.random.default_rng(mix(request.seed, PREFIX, part)).integers(len(split), size=(size, CHANNELS))
         for channel in range(CHANNELS):
