@@ -12,10 +12,13 @@ from pofx.run import Run
 needs = (Samples, Judges)
 
 SHOWN = 12
+#: The strength that is shown where an adaptive one is still 0.
+PREVIEW = 0.5
 
 
 def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
-    """Four rows, with the changes as often as the run makes them now. Raises `UsageError` for a model that changes nothing."""
+    """Four rows, with the changes as often as the run makes them now, or in half of the images if it makes none
+    yet. Raises `UsageError` for a model that changes nothing."""
     augmentation = getattr(model, "augmentation", None)
     if augmentation is None or not augmentation.changes:
         raise UsageError(
@@ -25,8 +28,10 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
     made = examples.draw(model, len(real), seed=seed)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(mix(seed, "augmentation"))
-        shown = [real, augmentation.changed(real), made, augmentation.changed(made)]
-    strength = float(augmentation.strength)
+        strength = float(augmentation.strength) or PREVIEW
+        shown = [real, augmentation.changed(real, strength), made, augmentation.changed(made, strength)]
     title = f"what the discriminator sees: {', '.join(augmentation.changes)}, each in {strength:.0%} of the images"
+    if not augmentation.strength:
+        title += " (a preview: by now it sees all of them as they are)"
     names = ("training", "as seen", "generated", "as seen")
     return figures.picture(grid(torch.cat(shown).clamp(0, 1), len(real), gap=figures.GAP), title, rows=names)

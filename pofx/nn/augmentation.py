@@ -110,10 +110,12 @@ class Augmentation(nn.Module):
         """Images in [0, 1] as a discriminator is to see them, by the global generator; as they are in evaluation mode."""
         return self.changed(x) if self.training and self.changes else x
 
-    def changed(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
-        """In training mode or not."""
+    def changed(
+        self, x: Float[Tensor, "batch channels height width"], strength: float | None = None
+    ) -> Float[Tensor, "batch channels height width"]:
+        """In training mode or not; by default with the present strength."""
         for name in self.changes:
-            chosen = torch.rand(len(x), 1, 1, 1, device=x.device) < self.strength
+            chosen = torch.rand(len(x), 1, 1, 1, device=x.device) < (self.strength if strength is None else strength)
             x = torch.where(chosen, CHANGES[name](x), x)
         return x
 
