@@ -17,13 +17,11 @@ from pofx.data.dataset import Split
 Baseline = Callable[[Tensor], Float[Tensor, " batch"]]
 #: Tokens counted, and examples read, at once.
 PART, ROWS = 1 << 22, 512
-#: Tokens from which an n-gram of more than two of them learns, at most.
+#: Tokens from which an n-gram of more than two of them learns, and numbers of images that a context coder counts, at most.
 COUNTED = 1 << 24
 #: Numbers of the training part that a Gaussian is fitted to, at most.
 ELEMENTS = 1 << 26
 LEVELS = 256
-#: Numbers of training images that a context coder counts, at most.
-COUNTED = 1 << 24
 #: Neighbours of a pixel, nearest first, as rows up and columns to the left.
 NEIGHBOURS = (
     (0, 1),

@@ -70,11 +70,17 @@ class Noise:
 
     def categorical(self, weights: Float[Tensor, "#n categories"]) -> Int64[Tensor, " n"]:
         """One draw a row from unnormalised non-negative `weights`, by inverting the cumulative sum in float64."""
-        cumulative = weights.to(device="cpu", dtype=torch.float64).cumsum(-1).expand(self.n, -1).contiguous()
-        # `torch.rand` is below 1, so the target is below the total; symbols of weight 0 are never hit on the right.
-        target = self.uniform(1).to(device="cpu", dtype=torch.float64) * cumulative[:, -1:]
-        drawn = torch.searchsorted(cumulative, target, right=True).squeeze(-1)
-        return drawn.clamp_(max=weights.shape[-1] - 1).to(self.device)
+        return pick(weights.expand(self.n, -1), self.uniform(1)[:, 0]).to(self.device)
+
+
+def pick(weights: Tensor, uniform: Tensor) -> Tensor:
+    """A category, int64 on the CPU, for each row of unnormalised non-negative weights (n, categories): where the random number of the
+    row (n,), in [0, 1), falls in the cumulative sum in float64, on the CPU, where every machine has it. (No declared shapes: in
+    tests their check would take as long as the draw of a pixel.)"""
+    cumulative = weights.to("cpu", torch.float64).cumsum(-1).contiguous()
+    # The number is below 1, so the target is below the total; symbols of weight 0 are never hit on the right.
+    target = uniform.to("cpu", torch.float64)[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, target, right=True)[:, 0].clamp_(max=weights.shape[-1] - 1)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -469,6 +475,8 @@ class Model(nn.Module, ABC):
 
     def __init__(self, spec: DataSpec, config: Any) -> None:
         super().__init__()
+        if spec.kind == "tokens" and spec.vocabulary < 1:
+            raise UsageError(f"{type(self).__name__} needs tokens: the data has no vocabulary")
         self.spec, self.config = spec, config
         self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
 

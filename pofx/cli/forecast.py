@@ -53,6 +53,9 @@ def run(options: Options) -> None:
         raise UsageError(f"--n must be at least 2, not {options.n}")
     if options.horizon is not None and options.horizon < 1:
         raise UsageError(f"--horizon must be at least 1, not {options.horizon}")
+    path = found.path / "samples" / f"{found.step}-forecast-seed{options.seed}.csv" if options.out is None else pathlib.Path(options.out)
+    if path.suffix not in (".csv", ".npz"):
+        raise UsageError(f"forecasts are written to .csv and .npz, not to {path.name}")
     dataset = found.dataset(options.source)
     horizon = options.horizon or forecasting.horizon_of(model.spec.shape[0])
     split = everything(dataset)
@@ -60,21 +63,18 @@ def run(options: Options) -> None:
     one = dataset.train.stride is not None
     x = split.batch(split.positions()[-1:] if one else split.positions()).x
     drawn = forecasting.futures(model, x, horizon, draws=options.n, seed=options.seed)
-    path = found.path / "samples" / f"{found.step}-forecast-seed{options.seed}.csv" if options.out is None else pathlib.Path(options.out)
     names, values = forecasting.in_units(dataset.codec, drawn)
     if path.suffix == ".npz":
         import numpy as np
 
         with whole(path) as temporary:
             np.savez_compressed(temporary, x=values, names=np.array(names))
-    elif path.suffix == ".csv":
+    else:
         when: list[tuple[str, Any]] = [] if one else [("sequence", _repeated(len(x), horizon))]
         when.append(("step", _ahead(len(x), horizon)))
         if dataset.times is not None and one:
             when.append((getattr(dataset.codec, "time", None) or "time", forecasting.later(dataset.times, horizon)))
         write_csv(path, when + _quantiles(names, values))
-    else:
-        raise UsageError(f"forecasts are written to .csv and .npz, not to {path.name}")
     print(path)
 
 

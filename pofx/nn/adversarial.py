@@ -114,14 +114,14 @@ def generator_loss(
 
 
 def image_recipe(config: Callable[..., Config], spec: DataSpec, budget: Budget | None, **fields: Any) -> Recipe:
-    """That of a game over images: convolutions, for some passes over many images, some thousands of moves where they are few or large.
+    """That of a game over images: some passes over many images, some thousands of moves where they are few or large.
 
     Arguments:
-        config: makes the config, which has `architecture` and an optimizer for each side. fields: more of it.
+        config: makes the config, which has an optimizer for each side. fields: more of it, and what takes the place of these optimizers.
     """
     # Quick moves that slow down: after five minutes they are well ahead of small ones.
     optimizer = Optimizer(lr=2e-3, betas=(0.0, 0.99), decay="linear", decay_start=0.3, final=0.1)
-    made = config(architecture="conv", optimizer=optimizer, discriminator_optimizer=optimizer, **fields)
+    made = config(**{"optimizer": optimizer, "discriminator_optimizer": optimizer, **fields})
     numbers = math.prod(spec.shape)
     if numbers > LARGE:
         return Recipe(config=made, batch_size=32, budget=budget or Budget(steps=3000), ema=0.998)

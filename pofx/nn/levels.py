@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pofx.core import pick
 from pofx.losses import LEVELS, discretised_logistic_nll
 
 START, FLOOR = -2.0, -7.0
@@ -45,12 +46,8 @@ class Levels(nn.Module, ABC):
 
 
 def choose(logits: Tensor, uniform: Tensor, temperature: float = 1.0) -> Tensor:
-    """One choice of each row of softmax(logits / temperature), (n, choices), by inverting the cumulative sum in float64 at the random
-    numbers (n,) in [0, 1)."""
-    # On the CPU, where every machine has it.
-    cumulative = (logits.to("cpu", torch.float64) / temperature).softmax(-1).cumsum(-1)
-    target = uniform.to("cpu", torch.float64) * cumulative[:, -1]
-    return torch.searchsorted(cumulative, target[:, None], right=True)[:, 0].clamp_(max=logits.shape[-1] - 1).to(logits.device)
+    """One choice of each row of softmax(logits / temperature), (n, choices), by the random numbers (n,) in [0, 1)."""
+    return pick((logits.to("cpu", torch.float64) / temperature).softmax(-1), uniform).to(logits.device)
 
 
 class Softmax(Levels):

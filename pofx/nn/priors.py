@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 
 from pofx import losses
-from pofx.core import Noise, UsageError
+from pofx.core import CodePrior, Noise, UsageError
 from pofx.nn.gaussian import Gaussian
 
 FAR = 60.0
@@ -52,16 +52,25 @@ class StandardNormal(Prior):
         """Standard normal noise."""
         return temperature * noise.normal(len(self.zeros))
 
-    def truncated(self, noise: Noise, threshold: float, *, temperature: float = 1.0) -> Float[Tensor, "n latent"]:
+    def truncated(
+        self, noise: Noise, threshold: float | None, *, temperature: float = 1.0, fitted: CodePrior | None = None
+    ) -> Float[Tensor, "n latent"]:
         """A code for each row of noise whose numbers come from N(0, 1) within +-`threshold`: z = Phi^-1(1/2 + (u - 1/2) P) with u
         uniform and P the probability of the interval, times `temperature`.
 
-        Raises `UsageError` for a threshold that is not above 0.
+        Arguments:
+            threshold: None: codes are drawn from all of the prior.
+            fitted: a prior that was fitted later, which takes this one's place.
+        Raises `UsageError` for a threshold that is not above 0, and for one of a fitted prior.
 
         References:
             Large Scale GAN Training for High Fidelity Natural Image Synthesis (Brock et al., 2019), section 3.1 (the truncation
             trick), https://arxiv.org/abs/1809.11096
         """
+        if threshold is None:
+            return (fitted or self).draw(noise, temperature=temperature)
+        if fitted is not None:
+            raise UsageError("truncation is of the model's own prior, and codes are drawn from another one: leave one of them out")
         if not threshold > 0:
             raise UsageError(f"truncation must be above 0, not {threshold:g}: it is where the noise is cut off, in standard deviations")
         inside = math.erf(threshold / math.sqrt(2))

@@ -169,7 +169,7 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
         """Convolutions for images and small dense networks for anything else."""
         if spec.kind == "images":
-            return image_recipe(cls.Config, spec, budget)
+            return image_recipe(cls.Config, spec, budget, architecture="conv")
         if not spec.columns:
             # Few dimensions are hard where modes are far apart and narrow. Noise of the data's own dimension, quick moves that
             # come to rest and a penalty that fades find all of them, and leave little between them (benchmarks/modes.py).
@@ -318,12 +318,7 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
         self._check(label, n, missing=False)
         if self.condition is not None and label is None:
             label = self.condition.draw(noise)
-        if truncation is None:
-            z = (self.fitted or self.code_prior).draw(noise, temperature=temperature)
-        elif self.fitted is None:
-            z = self.code_prior.truncated(noise, truncation, temperature=temperature)
-        else:
-            raise UsageError("truncation is of the model's own prior, and codes are drawn from another one: leave one of them out")
+        z = self.code_prior.truncated(noise, truncation, temperature=temperature, fitted=self.fitted)
         return self.observation.draw(self._output(z, label), noise)
 
     def judge(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, " batch"]:

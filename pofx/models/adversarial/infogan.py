@@ -109,7 +109,7 @@ class InfoGAN(Model, Samples, Encodes, Decodes, Judges):
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
         """Convolutions for images and small dense networks for anything else."""
         if spec.kind == "images":
-            return image_recipe(cls.Config, spec, budget)
+            return image_recipe(cls.Config, spec, budget, architecture="conv")
         return vector_recipe(cls.Config, budget, latent_dim=max(4, min(62, math.prod(spec.shape))))
 
     # ------------------------------------------------------------------------------------------------------ the game

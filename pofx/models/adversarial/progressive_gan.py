@@ -67,10 +67,10 @@ class ProgressiveGAN(Model, Samples, Decodes, Judges, Trajectory):
         channels: core.Positive = 32
         """Channels of the generator at the full size, doubling with each halving, up to 256; the discriminator has as many."""
         stable: tuple[core.PositiveFloat, ...] = ()
-        """Shares of the budget, in any unit, for which each size stands, the coarsest first. None: 1 each, the last one as many as there
+        """Shares of the budget, in any unit, for which each size stands, the coarsest first. Empty: 1 each, the last one as many as there
         are sizes."""
         fade: tuple[core.PositiveFloat, ...] = ()
-        """Shares of the budget, in the same unit, for which each size but the coarsest is faded in. None: 1 each."""
+        """Shares of the budget, in the same unit, for which each size but the coarsest is faded in. Empty: 1 each."""
         loss: losses.AdversarialName = "non_saturating"
         """What logits cost: non_saturating, minimax, least_squares, hinge, wasserstein (the paper's, with wgan-gp 10 and gamma 0)."""
         relativistic: bool = False
@@ -99,11 +99,8 @@ class ProgressiveGAN(Model, Samples, Decodes, Judges, Trajectory):
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
         """That of a game over images, with steps that suit equalised layers."""
         optimizer = Optimizer(lr=2e-3, betas=(0.0, 0.99), decay="linear", decay_start=0.8, final=0.1)
-
-        def config(*, architecture: str, **fields: object) -> ProgressiveGAN.Config:
-            return cls.Config(**{**fields, "optimizer": optimizer, "discriminator_optimizer": optimizer})
-
-        return image_recipe(config, spec, budget, channels=16 if min(spec.shape[1:]) > 64 else 32)
+        channels = 16 if min(spec.shape[1:]) > 64 else 32
+        return image_recipe(cls.Config, spec, budget, channels=channels, optimizer=optimizer, discriminator_optimizer=optimizer)
 
     # ------------------------------------------------------------------------------------------------------ the game
 
@@ -190,12 +187,7 @@ class ProgressiveGAN(Model, Samples, Decodes, Judges, Trajectory):
                 typical and more alike.
         """
         labels.refuse(label, "a progressive_gan")
-        if truncation is None:
-            z = (self.fitted or self.code_prior).draw(noise, temperature=temperature)
-        elif self.fitted is None:
-            z = self.code_prior.truncated(noise, truncation, temperature=temperature)
-        else:
-            raise UsageError("truncation is of the model's own prior, and codes are drawn from another one: leave one of them out")
+        z = self.code_prior.truncated(noise, truncation, temperature=temperature, fitted=self.fitted)
         return self._whole(self._images(z))
 
     def judge(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, " batch"]:

@@ -90,11 +90,7 @@ class StyleGAN(Model, Samples, Decodes, Judges):
     @classmethod
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
         """That of a game over images."""
-
-        def config(*, architecture: str, **fields: object) -> StyleGAN.Config:
-            return cls.Config(**fields)
-
-        return image_recipe(config, spec, budget, channels=16 if min(spec.shape[1:]) > 64 else 32)
+        return image_recipe(cls.Config, spec, budget, channels=16 if min(spec.shape[1:]) > 64 else 32)
 
     # ------------------------------------------------------------------------------------------------------ the game
 

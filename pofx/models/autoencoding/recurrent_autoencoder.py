@@ -123,8 +123,6 @@ class RecurrentAutoencoder(Model, Samples, Encodes, Decodes):
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
         self.tokens = spec.kind == "tokens"
-        if self.tokens and spec.vocabulary < 1:
-            raise UsageError("recurrent_autoencoder needs tokens: the data has no vocabulary")
         self.window = config.window if self.tokens else None
         self.length = config.window if self.tokens else spec.shape[0]
         self.blank = spec.vocabulary

@@ -32,7 +32,6 @@ from pofx.core import (
     Model,
     Positive,
     Recipe,
-    UsageError,
 )
 from pofx.nn.attention import Memory
 from pofx.nn.next_token import NextToken
@@ -89,8 +88,6 @@ class GPT(Model, Writes):
 
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
-        if spec.vocabulary < 1:
-            raise UsageError("gpt needs tokens: the data has no vocabulary")
         self.window = config.window
         self.begin = spec.vocabulary
         width = config.width or WIDE * config.depth

@@ -22,7 +22,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from pofx import core
-from pofx.core import Batch, Budget, DataSpec, Model, Positive, Range, Recipe, UsageError
+from pofx.core import Batch, Budget, DataSpec, Model, Positive, Range, Recipe
 from pofx.nn.kneser_ney import KneserNey
 from pofx.nn.sampling import Read
 from pofx.nn.writing import Writes
@@ -53,8 +53,6 @@ class NGram(Model, Writes):
 
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
-        if spec.vocabulary < 1:
-            raise UsageError("ngram needs tokens: the data has no vocabulary")
         self.window = config.window
         self.chain = KneserNey(spec.vocabulary, config.order + 1)
 

@@ -125,8 +125,6 @@ class RNN(Model, Writes, Forecasts):
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
         self.tokens = spec.kind == "tokens"
-        if self.tokens and spec.vocabulary < 1:
-            raise UsageError("rnn needs tokens: the data has no vocabulary")
         self.window = config.window if self.tokens else None
         self.length = config.window if self.tokens else spec.shape[0]
         self.mixture = GaussianMixture(0 if self.tokens else spec.shape[-1], config.components)

@@ -134,7 +134,7 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
     def recipe(cls, spec: DataSpec, budget: Budget | None) -> Recipe:
         """Convolutions for images and small dense networks for anything else; some thousands of moves of each player."""
         if spec.kind == "images":
-            return image_recipe(cls.Config, spec, budget, beta=0.05, feature_weight=0.1)
+            return image_recipe(cls.Config, spec, budget, architecture="conv", beta=0.05, feature_weight=0.1)
         latent_dim = max(2, min(16, math.prod(spec.shape)))
         config = cls.Config(latent_dim=latent_dim, beta=0.1)
         return Recipe(config=config, batch_size=256, budget=budget or Budget(steps=6000), ema=0.998)
