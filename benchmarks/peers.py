@@ -78,12 +78,17 @@ def binarised() -> tuple[np.ndarray, np.ndarray]:
     return train, test
 
 
+def read(train: np.ndarray) -> data.Dataset:
+    """The images as a data set, which holds a tenth of them back for testing."""
+    return data.from_arrays(train, options=data.Options(bits=1, validation=0.0))
+
+
 def ours(case: str, train: np.ndarray, epochs: int) -> tuple[float, nn.Module, nn.Module]:
     """Seconds, and the trained encoder and decoder."""
     encoder, decoder, _ = networks(case)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        dataset = data.from_arrays(train, options=data.Options(bits=1, validation=0.0))
+        dataset = read(train)
         run = pofx.train(
             "vae", dataset, run=f"{folder}/run", epochs=epochs, batch_size=BATCH, latent_dim=LATENT, encoder=encoder, decoder=decoder,
             quiet=True, report=False,
@@ -94,7 +99,7 @@ def ours(case: str, train: np.ndarray, epochs: int) -> tuple[float, nn.Module, n
 
 
 def theirs(case: str, train: np.ndarray, epochs: int) -> tuple[float, nn.Module, nn.Module]:
-    """The same of pythae."""
+    """The same of pythae, from the images that ours trains on."""
     import logging
 
     from pythae.data.datasets import BaseDataset
@@ -102,9 +107,11 @@ def theirs(case: str, train: np.ndarray, epochs: int) -> tuple[float, nn.Module,
 
     logging.disable(logging.INFO)
     encoder, decoder, model = networks(case)
+    split = read(train).train
+    kept = (split.batch(split.positions()).x * 255).to(torch.uint8).numpy()
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        x = torch.from_numpy(train[:, None]).float() / 255
+        x = torch.from_numpy(kept).float() / 255
         config = BaseTrainerConfig(
             output_dir=folder, num_epochs=epochs, learning_rate=1e-3, per_device_train_batch_size=BATCH, no_cuda=True
         )  # fmt: skip
@@ -133,7 +140,7 @@ def turn(case: str, way: str, seed: int) -> tuple[float, float]:
     images, epochs = CASES[case]
     torch.manual_seed(seed)
     seconds, encoder, decoder = WAYS[way](case, train[:images], epochs)
-    return epochs * images / seconds, nll(encoder, decoder, test)
+    return epochs * len(read(train[:images]).train) / seconds, nll(encoder, decoder, test)
 
 
 def main() -> int:
