@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from idle import described, trained
+from idle import described, rehearsed, trained
 
 import pofx
 from pofx import data, examples
@@ -164,6 +164,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("runs/autoencoding"))
     parser.add_argument("--any-speed", action="store_true", help="go by the clock of a busy machine")
+    parser.add_argument(
+        "--rehearse", action="store_true", help="only record how many rounds the minutes are, by one minute on an idle machine"
+    )
     options = parser.parse_args()
     for name in options.systems:
         if name not in SYSTEMS:
@@ -176,6 +179,12 @@ def main() -> int:
         path = options.folder / f"{name.replace(' ', '-').replace(',', '')}-{options.seed}"
         before = results.get(name, {})
         rounds = before.get("idle_rounds")
+        if options.rehearse:
+            rounds = rehearsed(system.model, dataset, system.minutes, **dict(system.config))
+            results[name] = {"seeds": {}, **before, "idle_rounds": rounds}
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            print(f"{name:24s} {rounds:,} rounds in {system.minutes:g} minutes", flush=True)
+            continue
         run = trained(system.model, dataset, path, options.seed, system.minutes, rounds, any_speed=options.any_speed, **dict(system.config))
         model = pofx.load(run.path)
         measured = {

@@ -3,6 +3,7 @@
 import math
 import pathlib
 import statistics
+import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
@@ -74,6 +75,17 @@ def trained(
         return pofx.train(model, dataset, run=path, resume=True, quiet=True, report=False)
     amount = budget(minutes, rounds, speed)
     return pofx.train(model, dataset, run=path, seed=seed, quiet=True, report=False, **cast(Any, amount), **config)
+
+
+def rehearsed(model: str, dataset: Dataset, minutes: float, **config: Any) -> int:
+    """Rounds that an idle machine makes in `minutes`, from a training of one minute that walks through the whole schedule.
+
+    What is then trained for these rounds may share the machine with other work. Stops with a sentence where the machine is busy.
+    """
+    budget(1.0, None, gigaflops())
+    with tempfile.TemporaryDirectory() as folder:
+        run = pofx.train(model, dataset, run=f"{folder}/run", minutes=1.0, quiet=True, report=False, **cast(Any, config))
+        return round(described(run)["rounds"] * minutes)
 
 
 def described(run: Run) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import sys
 from typing import Any, cast
 
 import torch
-from idle import described, idle_rounds, trained
+from idle import described, idle_rounds, rehearsed, trained
 
 import pofx
 from pofx import data, examples, features
@@ -64,12 +64,20 @@ def main() -> int:
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("runs/vae_gan"))
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
     parser.add_argument("--any-speed", action="store_true", help="go by the clock of a busy machine")
+    parser.add_argument(
+        "--rehearse", action="store_true", help="only record how many rounds the minutes are, by one minute on an idle machine"
+    )
     options = parser.parse_args()
     dataset = data.load("fashion_mnist")
     assert dataset.test is not None
     by = features.choose("frozen", dataset)
     last = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
     known = last.get("rounds", {}) if last.get("minutes") == options.minutes else {}
+    if options.rehearse:
+        known = {name: rehearsed(name, dataset, options.minutes) for name in MODELS}
+        print(f"rounds in {options.minutes:g} minutes: {known}")
+        options.out.write_text(json.dumps({**last, "minutes": options.minutes, "rounds": known}, indent=1) + "\n", encoding="utf-8")
+        return 0
 
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in MODELS}
     print(f"{'seed':>4s}  {'model':8s} {'rounds':>7s} {'Fréchet':>8s} {'ratio':>6s} {'MSE':>8s} {'ratio':>6s}  NLL (K={IMPORTANCE})")

@@ -1,18 +1,46 @@
-"""What a person asks for by label, as a model is asked: cat,dog or smiling=1,glasses=0 or age=40."""
+"""What a person names, as a model is asked: data, texts, and labels such as cat,dog or smiling=1,glasses=0 or age=40."""
 
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Integer, Shaped
 from torch import Tensor
 
-from pofx import discovery
+from pofx import discovery, examples
 from pofx.core import Attributes, Classes, Label, Model, Noise, UsageError
+from pofx.data import everything
 from pofx.nn.labels import Condition
+from pofx.progress import tell, warn
+
+if TYPE_CHECKING:
+    from pofx.data.dataset import Codec, Dataset, Split
+    from pofx.run import Run
 
 #: Labels that a sentence names.
 NAMED = 10
+
+
+def data(run: "Run", source: str | None) -> "tuple[Dataset, Split]":
+    """The data of that name and all of their examples; None: the run's own, and what is held out of them.
+
+    What was done to named data to make them fit the run, such as bringing images to another size, is told on standard error.
+    """
+    dataset = run.dataset(source)
+    if source is None:
+        return dataset, examples.held_out(dataset)[1]
+    tell(dataset.notes)
+    return dataset, everything(dataset)
+
+
+def text(codec: "Codec", given: str) -> Integer[Tensor, " length"]:
+    """The tokens of a text; warns of characters that the model has never seen."""
+    tokens = codec.encode(given)  # type: ignore[attr-defined]
+    strange = codec.strange(given)  # type: ignore[attr-defined]
+    if strange:
+        warn(f"the training text has no {strange}: the model reads one unknown symbol in the place of each")
+    return tokens
 
 
 def parse(text: str, meaning: Label) -> list[int] | dict[int, float]:

@@ -20,6 +20,12 @@ def warn(sentence: str) -> None:
     print(f"pofx: warning: {sentence}", file=sys.stderr)
 
 
+def tell(sentences: Iterable[str]) -> None:
+    """What a person should know, and need not act on, on standard error."""
+    for sentence in sentences:
+        print(f"pofx: {sentence}", file=sys.stderr)
+
+
 class Display:
     """A bar on a terminal, a line every half minute elsewhere, nothing when quiet. Warnings are always shown."""
 

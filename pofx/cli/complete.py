@@ -35,7 +35,7 @@ def run(options: Options) -> None:
     """Completes and writes."""
     import pathlib
 
-    from pofx import asked, data, discovery, examples, masks
+    from pofx import asked, discovery, examples, masks
     from pofx.core import Completes, UsageError
     from pofx.data.images import write_grid
     from pofx.data.text import RULE
@@ -52,8 +52,7 @@ def run(options: Options) -> None:
     default = found.path / "samples" / f"{found.step}-completed-seed{options.seed}{'.png' if images else '.npz'}"
     path = default if options.out is None else pathlib.Path(options.out)
     grid = images and path.suffix == ".png"
-    dataset = found.dataset(options.source)
-    split = examples.held_out(dataset)[1] if options.source is None else data.everything(dataset)
+    split = asked.data(found, options.source)[1]
     batch = examples.first(split, options.n or (8 if grid else 4 if shown else len(split)), model.window)
     keep = masks.mask(model.spec, options.mask, batch.x.shape[1])
     label = None if options.label is None else asked.labels(model, options.label, len(batch.x) * options.each, options.seed)

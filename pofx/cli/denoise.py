@@ -25,7 +25,7 @@ def run(options: Options) -> None:
     """Denoises and writes."""
     import pathlib
 
-    from pofx import data, discovery, examples
+    from pofx import asked, discovery, examples
     from pofx.core import Denoises, UsageError
     from pofx.data.images import write_grid
     from pofx.figures.reconstructions import blocks
@@ -36,8 +36,7 @@ def run(options: Options) -> None:
     found = Run.open(options.run)
     model = found.model()
     discovery.require(model, Denoises, what="pofx denoise")
-    dataset = found.dataset(options.source)
-    split = examples.held_out(dataset)[1] if options.source is None else data.everything(dataset)
+    split = asked.data(found, options.source)[1]
     images = model.spec.kind == "images"
     default = found.path / "samples" / f"{found.step}-denoised{'.png' if images else '.npz'}"
     path = default if options.out is None else pathlib.Path(options.out)

@@ -24,7 +24,7 @@ def run(options: Options) -> None:
     import numpy as np
     import torch
 
-    from pofx import data, discovery, examples
+    from pofx import asked, discovery, examples
     from pofx.core import Encodes, UsageError
     from pofx.data.files import whole
     from pofx.data.labels import restore
@@ -37,8 +37,7 @@ def run(options: Options) -> None:
     path = found.path / "samples" / f"{found.step}-codes.npz" if options.out is None else pathlib.Path(options.out)
     if path.suffix not in (".npz", ".npy", ".csv"):
         raise UsageError(f"codes are written to .npz, .npy or .csv, not to {path.name}")
-    dataset = found.dataset(options.source)
-    split = examples.held_out(dataset)[1] if options.source is None else data.everything(dataset)
+    dataset, split = asked.data(found, options.source)
     codes, labels = [], []
     for batch in split.batches(examples.PART, window=model.window):
         codes.append(examples.encode(model, batch))

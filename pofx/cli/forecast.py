@@ -35,7 +35,7 @@ def run(options: Options) -> None:
     """Draws and writes."""
     import pathlib
 
-    from pofx import discovery, forecasting
+    from pofx import asked, discovery, forecasting
     from pofx.core import Forecasts, UsageError
     from pofx.data import everything
     from pofx.data.files import whole
@@ -56,7 +56,7 @@ def run(options: Options) -> None:
     path = found.path / "samples" / f"{found.step}-forecast-seed{options.seed}.csv" if options.out is None else pathlib.Path(options.out)
     if path.suffix not in (".csv", ".npz"):
         raise UsageError(f"forecasts are written to .csv and .npz, not to {path.name}")
-    dataset = found.dataset(options.source)
+    dataset = asked.data(found, options.source)[0]
     horizon = options.horizon or forecasting.horizon_of(model.spec.shape[0])
     split = everything(dataset)
     # The last window of a series ends where the series does.

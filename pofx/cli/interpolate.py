@@ -30,7 +30,7 @@ def run(options: Options) -> None:
     """Interpolates and writes."""
     import pathlib
 
-    from pofx import data, discovery, examples
+    from pofx import asked, discovery, examples
     from pofx.core import Decodes, Encodes, UsageError
     from pofx.data.images import write_grid
     from pofx.data.text import line
@@ -44,8 +44,7 @@ def run(options: Options) -> None:
     model = found.model()
     discovery.require(model, Decodes, what="pofx interpolate")
     if Encodes in model.capabilities:
-        dataset = found.dataset(options.source)
-        split = examples.held_out(dataset)[1] if options.source is None else data.everything(dataset)
+        split = asked.data(found, options.source)[1]
         batch = examples.first(split, 2 * options.rows, model.window)
         ends, label = examples.encode(model, batch), batch.label
     elif options.source is not None:

@@ -38,7 +38,7 @@ def run(options: Options) -> None:
     """Seeks, writes, and prints how near the results are."""
     import pathlib
 
-    from pofx import data, discovery, examples, features, inversion
+    from pofx import asked, discovery, examples, features, inversion
     from pofx.core import Decodes, UsageError
     from pofx.progress import Steps
     from pofx.run import Run, next_folder
@@ -51,8 +51,7 @@ def run(options: Options) -> None:
     model = found.model()
     discovery.require(model, Decodes, what="pofx invert")
     path = next_folder(found.path / "samples", f"{found.step}-inverted") if options.out is None else pathlib.Path(options.out)
-    dataset = found.dataset(options.source)
-    split = examples.held_out(dataset)[1] if options.source is None else data.everything(dataset)
+    dataset, split = asked.data(found, options.source)
     batch = examples.first(split, options.n or (20 if options.source is None else len(split)), model.window)
     with Steps(1 + (len(batch.x) - 1) // inversion.PART, quiet=options.quiet) as bar:
         smooth = features.smooth(found.dataset() if options.source is not None else dataset) if settings.feature_weight else None

@@ -26,7 +26,7 @@ def run(options: Options) -> None:
 
     import torch
 
-    from pofx import data, discovery, examples
+    from pofx import asked, discovery, examples
     from pofx.core import Decodes, Encodes, UsageError
     from pofx.data.images import write_grid
     from pofx.data.text import line
@@ -38,8 +38,7 @@ def run(options: Options) -> None:
     found = Run.open(options.run)
     model = found.model()
     discovery.require(model, Encodes, Decodes, what="pofx reconstruct")
-    dataset = found.dataset(options.source)
-    split = examples.held_out(dataset)[1] if options.source is None else data.everything(dataset)
+    split = asked.data(found, options.source)[1]
     images, shown = model.spec.kind == "images", model.spec.kind == "tokens" and options.out is None
     default = found.path / "samples" / f"{found.step}-reconstructions{'.png' if images else '.npz'}"
     path = default if options.out is None else pathlib.Path(options.out)

@@ -113,6 +113,7 @@ def _knobs(model: "Model", codec: "Codec", options: Options) -> dict[str, Any]:
     """What was asked for, which the model's `sample` must have."""
     import inspect
 
+    from pofx import asked as named
     from pofx.core import UsageError
 
     has = set(inspect.signature(model.sample).parameters)  # type: ignore[attr-defined]
@@ -126,7 +127,7 @@ def _knobs(model: "Model", codec: "Codec", options: Options) -> dict[str, Any]:
             f"--{of_texts[0]} is of texts, and this run models {model.spec.kind}: leave it out (pofx forecast goes on from a series)"
         )
     if "prompt" in asked:
-        asked["prompt"] = codec.encode(asked["prompt"]).long()  # type: ignore[attr-defined]
+        asked["prompt"] = named.text(codec, asked["prompt"]).long()
     if "stop" in asked:
         asked["stop"] = codec.ends([text.replace("\\n", "\n") for text in asked["stop"]])  # type: ignore[attr-defined]
     return asked

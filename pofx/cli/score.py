@@ -35,7 +35,7 @@ def run(options: Options) -> None:
     """Scores, prints and writes."""
     import pathlib
 
-    from pofx import data, discovery, examples
+    from pofx import asked, discovery, examples
     from pofx.core import Predicts, Scores, UsageError
     from pofx.data.dataset import Split
     from pofx.run import Run
@@ -54,12 +54,10 @@ def run(options: Options) -> None:
             raise UsageError(f"--text is for models of text, and this run models {model.spec.kind}: give --data")
         if not options.text:
             raise UsageError("--text is empty: give the text to score")
-        split, name = Split(found.codec.encode(options.text), tokens=True), "the text given"  # type: ignore[attr-defined]
+        split, name = Split(asked.text(found.codec, options.text), tokens=True), "the text given"
     else:
-        dataset = found.dataset(options.source)
-        part, held = examples.held_out(dataset)
-        split = held if options.source is None else data.everything(dataset)
-        name = f"the {part} part of {dataset.source}" if options.source is None else dataset.source
+        dataset, split = asked.data(found, options.source)
+        name = f"the {examples.held_out(dataset)[0]} part of {dataset.source}" if options.source is None else dataset.source
     if texts:
         _text(model, found, split, name, options.n, out)
     else:

@@ -30,6 +30,8 @@ NAMES = {
 READS = ".txt texts"
 #: What stands for a character that training never saw.
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+#: Such characters that a person is told of.
+STRANGE = 5
 #: What stands between texts that are shown or written together.
 RULE = "\n" + "-" * 40 + "\n"
 #: Training symbols below which a text is told to be small, and standard deviation, in nats, of the surprise of a symbol, about.
@@ -79,6 +81,13 @@ class TokenCodec(Codec):
         points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
         place = np.searchsorted(self._points, points).clip(max=len(self.symbols) - 1)
         return np.where(self._points[place] == points, place, len(self.symbols))
+
+    def strange(self, text: str) -> str:
+        """The first characters of a text that have no number of their own, as they are shown to a person; empty where all have one."""
+        if self.kind != "chars":
+            return ""
+        found = dict.fromkeys(character for character in text if character not in self.symbols)
+        return ", ".join([*map(repr, list(found)[:STRANGE]), *["..."] * (len(found) > STRANGE)])
 
     def decode(self, ids: Integer[Tensor, " length"] | Sequence[int]) -> str:
         """The text of symbols; unknown characters, and bytes that are no UTF-8, become a replacement character. Numbers below 0

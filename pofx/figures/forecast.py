@@ -55,6 +55,7 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
             one.axvline(last - 0.5, color=figures.REAL, linewidth=0.8, linestyle="--")
     # The naive forecast's intervals may be so wide that nothing else could be seen.
     axes[0, 0].set_ylim(real.min() - ROOM * np.ptp(real), real.max() + ROOM * np.ptp(real))
-    axes[0, -1].legend(fontsize=7, loc="upper left")
     figure.supxlabel("step of the window", fontsize=9)
+    # Beside the data: wherever it lay on them, it would hide a forecast.
+    figure.legend(*axes[0, -1].get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside right upper")
     return figure

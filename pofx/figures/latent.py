@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
-from pofx import examples, figures
+from pofx import examples, figures, priors
 from pofx.core import Classes, Decodes, Encodes, Model, UsageError
 from pofx.data.dataset import Dataset
 from pofx.metrics import codes as measures
@@ -56,6 +56,7 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
     if not compare:
         n, dimensions = first.codes.shape
         title = f"codes of {n:,} {examples.held_out(dataset)[0]} examples ({dimensions} dimension{'s' * (dimensions > 1)})"
+        title += "" if run is None else f"\n{run.info['model']}, {run.path}" + (f"; {name}" if (name := priors.in_use(model)) else "")
         figure, axes = figures.canvas(title, 7.4, 6)
         _show(axes, first)
         _legend(figure, axes)
@@ -165,7 +166,8 @@ def _beside(clouds: list[_Cloud], part: str, seed: int) -> Figure:
         _show(above, cloud, named=False)
         _show(below, cloud)
         dimensions = cloud.codes.shape[1]
-        above.set_title(f"{cloud.title} ({dimensions} dimensions)", fontsize=10, loc="left")
+        prior = priors.in_use(cloud.model)
+        above.set_title(f"{cloud.title} ({dimensions} dimensions{prior and f'; {prior}'})", fontsize=10, loc="left")
         below.annotate(_lines(cloud, seed), (0, 0), (0, -40), "axes fraction", "offset points", va="top", fontsize=9, linespacing=1.4)
     corners = np.concatenate([one.dataLim.get_points() for one in axes[0]])
     low, high = corners.min(0), corners.max(0)

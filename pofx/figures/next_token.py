@@ -8,7 +8,7 @@ from jaxtyping import Int64
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pofx import examples, figures
+from pofx import asked, examples, figures
 from pofx.core import Model, Predicts, UsageError
 from pofx.data.dataset import Dataset
 from pofx.data.text import TokenCodec, line
@@ -32,7 +32,7 @@ def prompts(model: Model, dataset: Dataset, prompt: str | None) -> Int64[Tensor,
         raise UsageError("--prompt is empty: give the text whose continuation is meant")
     codec = dataset.codec
     assert isinstance(codec, TokenCodec)
-    return codec.encode(prompt).long()
+    return asked.text(codec, prompt).long()
 
 
 def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0, prompt: str | None = None) -> Figure:
