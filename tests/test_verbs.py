@@ -249,3 +249,21 @@ def test_a_run_of_a_model_that_has_changed_is_one_sentence(tmp_path, capsys, mon
 
     monkeypatch.setattr(changed, "__init__", grown)
     assert "another version of the model" in refused(capsys, "sample", tmp_path / "run")
+
+
+def test_named_pictures_that_do_not_fit_are_told(images, tmp_path, capsys):
+    random = np.random.default_rng(1)
+    for name, size in (("same", (9, 7)), ("other", (18, 20))):
+        np.savez(tmp_path / f"{name}.npz", x=random.integers(0, 256, (4, *size), dtype=np.uint8))
+        assert main(["reconstruct", str(images / "run"), "--data", str(tmp_path / f"{name}.npz")]) == 0
+        told = capsys.readouterr().err
+        assert ("scaled to 9x7" in told) == (name == "other")
+
+
+def test_characters_that_the_training_never_saw_are_told(text, capsys):
+    for prompt, strange in (("the cat", False), ("the ñ cat", True)):
+        assert main(["sample", str(text / "run"), "--n", "1", "--length", "4", "--prompt", prompt]) == 0
+        told = capsys.readouterr().err
+        assert ("'ñ'" in told) == strange
+    assert main(["score", str(text / "run"), "--text", "the ñ cat"]) == 0
+    assert "'ñ'" in capsys.readouterr().err
