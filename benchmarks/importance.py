@@ -1,6 +1,6 @@
 """Does the bound of 50 draws give a better likelihood than that of one, at equal updates?
 
-    python benchmarks/importance.py [--epochs 30] [--seeds 3] [--draws 50]
+    python benchmarks/importance.py [--epochs 30] [--seeds 0 1 2] [--draws 50]
 
 Trains the same networks twice on dynamically binarised Fashion-MNIST, with one draw a step and with 50, from the same seeds and
 with batches of the same examples, and compares their importance-weighted bounds with K = 5,000 on the same 1,000 test images.
@@ -29,7 +29,7 @@ GAIN = 0.5
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--epochs", type=float, default=30)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--draws", type=int, default=50)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--samples", type=int, default=5000)
@@ -37,7 +37,7 @@ def main() -> int:
     options = parser.parse_args()
     dataset = data.load("fashion_mnist", data.Options(bits=1))
     rows: list[dict[str, Any]] = []
-    for seed in range(options.seeds):
+    for seed in options.seeds:
         found: dict[int, float] = {}
         for draws in (1, options.draws):
             path = options.folder / f"{draws}-draws-{options.epochs:g}-epochs-{seed}"
