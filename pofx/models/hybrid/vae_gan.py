@@ -42,6 +42,7 @@ from pofx.core import (
 )
 from pofx.nn import labels
 from pofx.nn.adversarial import Rules, discriminator_loss, image_recipe
+from pofx.nn.augmentation import Augmentation, Augmented
 from pofx.nn.collapse import collapsed
 from pofx.nn.conditioning import naming
 from pofx.nn.conv import ConvDecoder, ConvEncoder
@@ -73,7 +74,7 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
     kinds = frozenset({"images", "vectors"})
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Config(core.Config):
+    class Config(Augmented):
         """Configuration of the VAE-GAN."""
 
         latent_dim: core.Positive = 32
@@ -109,6 +110,7 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
             raise UsageError(f"architecture conv is for images, and these data are {spec.kind}: choose dense")
         if config.architecture == "dense" and not config.hidden:
             raise UsageError("hidden needs at least one layer: the reconstruction is measured in the discriminator's last one")
+        self.augmentation = Augmentation(spec, config.augment, config.augment_strength)
         self.observation = Observation(spec, "squared_error")
         self.encoder: nn.Module
         self.decoder: nn.Module
@@ -199,7 +201,8 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
         codes = self._codes(batch.x, n)
         fake = self._decoded(codes)
         features = self._features(fake)
-        logits = self.head(features)[:, 0]
+        # Reconstructions are compared as they are; what is judged is changed first where the discriminator sees it so.
+        logits = self._logit(self.augmentation(fake)) if self.augmentation.changes else self.head(features)[:, 0]
         return Loss(
             {**self._distance(features[:n], fake[:n], batch.x), "adversarial": losses.NON_SATURATING.of_generator(logits)},
             weights=self._weights,
@@ -212,7 +215,7 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
         n = len(batch.x)
         with torch.no_grad():
             fake = self._decoded(self._codes(batch.x[: (n + 1) // 2], n // 2))
-        return discriminator_loss(self._logit, batch.x, fake, Rules(gamma=self.config.gamma))
+        return discriminator_loss(self._logit, batch.x, fake, Rules(gamma=self.config.gamma), augmentation=self.augmentation)
 
     @torch.no_grad()
     def _codes(self, x: Tensor, n: int) -> Float[Tensor, "codes latent"]:
