@@ -176,6 +176,11 @@ class Run:
             progress.warn(sentence)
         return model.to(device).eval().requires_grad_(False)
 
+    def training_state(self) -> "dict[str, torch.Tensor]":
+        """Buffers of the model at this checkpoint that training needs and its weights do not hold, by their names in it."""
+        state = self._read()[1][checkpoint.TRAINING]
+        return {name.removeprefix("buffer/"): value for name, value in state.items() if name.startswith("buffer/")}
+
     @property
     def codec(self) -> "Codec":
         """The codec that the run was trained with."""
