@@ -10,7 +10,7 @@ import torch
 from refusals import refused
 
 import pofx
-from pofx import data, figures
+from pofx import checkpoint, data, figures
 from pofx.cli import main
 from pofx.core import Batch, DataSpec, Noise, UsageError
 from pofx.models.adversarial.progressive_gan import ProgressiveGAN, Schedule
@@ -160,16 +160,18 @@ def test_directions_of_the_game():
 
 
 def test_a_kill_in_the_middle_of_a_fade(tmp_path):
-    """8 x 8 fades in between a quarter and a half of the budget."""
+    """8 x 8 fades in over moves 6 to 11 of 24; what is saved after 10 moves goes on there."""
     run = tmp_path / "straight"
     assert main(kill.arguments("progressive_gan", tmp_path, run)) == 0
     expected = kill.hashes(run)
-    middle = int(0.4 * kill.ROUNDS)
     for player in ("discriminator", "generator"):
         run = tmp_path / player
-        died = kill.child(f"loss:{player}:{middle}", kill.arguments("progressive_gan", tmp_path, run))
+        died = kill.child(f"loss:{player}:6", kill.arguments("progressive_gan", tmp_path, run))
         assert died.returncode == -signal.SIGKILL, died.stderr
-        assert 0 < pofx.load(run).stage[1] <= 1
+        assert checkpoint.steps(run / "checkpoints")[-1] == 10
+        model = pofx.load(run)
+        assert model.stage == (1, pytest.approx(0.5))
+        assert model.schedule.at(10 / (2 * kill.ROUNDS)) == (1, pytest.approx(2 / 3))
         assert main(["train", "--run", str(run), "--resume", "--quiet"]) == 0
         assert kill.hashes(run) == expected
 
