@@ -514,6 +514,12 @@ class Model(nn.Module, ABC):
         return 1.0 if share == 0 else min(1.0, float(self.progress) / share)
 
     @property
+    def milestones(self) -> Mapping[str, float]:
+        """Points of the budget, in progress and rising, after which samples are made in another way than before, and the names of what
+        ends there; a run keeps a picture of each."""
+        return {}
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Sentences about what was chosen from the data, told before training."""
         return ()

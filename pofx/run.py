@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
     from pofx.data import Codec, Dataset, Options
 
-INFO, METRICS = "run.json", "metrics.jsonl"
+INFO, METRICS, SAMPLES = "run.json", "metrics.jsonl", "samples"
+
+#: Images in a picture of samples/.
+PICTURED = 64
 
 
 def hardware() -> dict[str, Any]:
@@ -211,6 +214,10 @@ class Run:
         """The lines of metrics.jsonl."""
         path = self.path / METRICS
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+    def milestones(self) -> dict[int, str]:
+        """Those of the model that were passed up to this checkpoint, with the moves after which samples/ has a picture of them."""
+        return {line["step"]: line["milestone"] for line in self.metrics() if "milestone" in line and line["step"] <= (self.step or 0)}
 
     # -- writing ---------------------------------------------------------------------------------------------
 

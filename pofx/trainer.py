@@ -22,7 +22,7 @@ from pofx.guard import Diverged, Guard
 from pofx.monitor import Monitor
 from pofx.processor import flushed_subnormals, keep_freed_memory
 from pofx.progress import Display
-from pofx.run import Run
+from pofx.run import PICTURED, SAMPLES, Run
 from pofx.settings import Settings, pick_device, pick_precision
 from pofx.signals import Interrupted, Stop
 from pofx.stream import Stream
@@ -78,6 +78,8 @@ class Trainer:
         ]
         self.walk = list(itertools.chain.from_iterable([i] * self._moves_in_round(player) for i, player in enumerate(self.players)))
         self.rounds = self._rounds()
+        self.milestones = dict(model.milestones)
+        self._looked = 0.0
         self._free: int | None = None
         self._latest: dict[str, tuple[str, Loss]] = {}
         self.guard = Guard(self.model, run)
@@ -236,7 +238,7 @@ class Trainer:
         self.monitor.check()
 
     def _walk(self) -> bool:
-        marks = self._marks()
+        marks, self._looked = self._marks(), self.progress
         # One reading of the clock a turn: it goes on while we look.
         while (progress := self.progress) < 1.0:
             if self.clock.position == 0 and self.players and all(not p.span[0] <= progress < p.span[1] for p in self.players):
@@ -272,6 +274,11 @@ class Trainer:
         marks[parts] = now
         return passed
 
+    def _reached(self) -> list[str]:
+        """The model's milestones that were passed since the last time."""
+        since, self._looked = self._looked, self.progress
+        return [name for name, point in self.milestones.items() if since < point <= self._looked]
+
     def _after_move(self, marks: dict[int, int]) -> bool:
         """Between two moves: log, validate, draw, save, stop. True to stop early."""
         if self.clock.step % CHECK_EVERY == 0:
@@ -288,9 +295,12 @@ class Trainer:
                 if self._validate():
                     return True
                 self._go_on()
-            if self._passed(marks, PICTURES):
+            reached = self._reached()
+            if self._passed(marks, PICTURES) or reached:
                 self._pause()
                 self._picture()
+                if reached:
+                    self.write({"milestone": reached[-1]})
                 self._go_on()
         if self.progress < 1.0 or self._stop.number:
             self._save_if_due()
@@ -408,10 +418,10 @@ class Trainer:
         if self.run is None or self.rank > 0 or Samples not in self.average.capabilities:
             return
         kind, codec = self.dataset.spec.kind, self.dataset.codec
-        ending, n = {"images": (".png", 64), "tokens": (".txt", 2), "sequences": (".npz", 64)}.get(kind, (".csv", 500))
+        ending, n = {"images": (".png", PICTURED), "tokens": (".txt", 2), "sequences": (".npz", 64)}.get(kind, (".csv", 500))
         if kind == "vectors" and not self.dataset.spec.columns:
             ending = ".png" if self.dataset.spec.shape[0] > 1 else ".csv"
-        folder = self.run.path / "samples"
+        folder = self.run.path / SAMPLES
         folder.mkdir(exist_ok=True)
         with torch.no_grad():
             x = cast(Samples, self.average).sample(n, noise=Noise(self.settings.seed, n, device=self.device))
