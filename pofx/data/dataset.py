@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pofx.core import Batch, DataSpec, UsageError, mix
 
-#: Examples that are compared at once.
-COMPARED = 256
+#: Numbers that are compared at once.
+COMPARED = 1 << 16
 
 
 class Codec(abc.ABC):
@@ -85,9 +85,13 @@ class Split:
     @property
     def constant(self) -> bool:
         """Whether two examples or more (symbols, in a text) are all equal."""
-        rows = torch.arange(len(self.x)) if self._rows is None else self._rows
-        # Data that differ nearly always do so among the first few, and no others are read then.
-        return len(rows) > 1 and all(bool((self.x[part] == self.x[rows[0]]).all()) for part in rows.split(COMPARED))
+        if len(self) < 2:
+            return False
+        first = self.x[0 if self._rows is None else self._rows[0]]
+        size = max(1, COMPARED // max(1, first.numel()))
+        # Data that differ nearly always do so among the first few, and no others are read then: a text may be larger than memory.
+        parts = (slice(start, start + size) for start in range(0, len(self), size))
+        return all(bool((self.x[part if self._rows is None else self._rows[part]] == first).all()) for part in parts)
 
     def _window(self, window: int | None) -> int:
         if window is None:
