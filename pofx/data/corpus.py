@@ -44,7 +44,7 @@ def between(pieces: Iterable[str], start: int, stop: int) -> Iterator[str]:
         place += len(piece)
 
 
-def joined(parts: Sequence[Integer[Tensor, "_ "]]) -> Integer[Tensor, " length"]:
+def joined(parts: Sequence[Integer[Tensor, " _"]]) -> Integer[Tensor, " length"]:
     """Parts of a text as one; without a copy where each begins in memory, or in a mapped file, where the one before ends."""
     first, end = parts[0], parts[0].data_ptr()
     for part in parts:
