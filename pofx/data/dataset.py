@@ -185,6 +185,15 @@ class Split:
             if rest:
                 yield self.batch(torch.tensor([len(self) - rest]), window=rest, device=device)
 
+    def spread(self, n: int, size: int, *, window: int | None = None, device: torch.device | str = "cpu") -> Iterator[Batch]:
+        """n examples (windows of a text) at equal distances, in order, in batches of `size`; every one where there are no more."""
+        if len(self) <= n * (self._window(window) if self.tokens else 1):
+            yield from self.batches(size, window=window, device=device)
+            return
+        positions = self.positions(window)
+        for part in positions[torch.arange(n) * len(positions) // n].split(size):
+            yield self.batch(part, window=window, device=device)
+
     def entropy(self, positions: Tensor | None = None) -> float | None:
         """Mean entropy in nats of an example's binarisation given its grey values, below which no likelihood of the bits
         can be expected to fall; None where nothing is binarised.
