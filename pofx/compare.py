@@ -99,7 +99,7 @@ def columns(measurements: Sequence[tuple[Run, Report]]) -> tuple[Column, ...]:
         else:
             room.append((run, found))
     made = [group for same in groups.values() for group in same]
-    models = [group[0][0].info["model"] for group in made]
+    models = [group[0][0].label for group in made]
     paths = [group[0][0].path for group in made]
     named: list[Column] = []
     for group, model, path in zip(made, models, paths, strict=True):

@@ -637,6 +637,10 @@ class Predicts(Capability):
     def logits(self, x: Int64[Tensor, "batch time"]) -> Float[Tensor, "batch time vocabulary"]:
         """Whose softmax is P(x_t | x_1, ..., x_{t-1}) for all symbols at each place t; texts may be of any length."""
 
+    def stretches(self, x: Int64[Tensor, "batch time"]) -> Iterator[Float[Tensor, "batch stretch vocabulary"]]:
+        """The same for one stretch of x after the other: a model that carries a state on holds few logits of a long text at once."""
+        yield self.logits(x)
+
 
 class Completes(Capability):
     """Fills in what is missing.

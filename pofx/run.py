@@ -141,6 +141,11 @@ class Run:
         return run
 
     @property
+    def label(self) -> str:
+        """The model's name; one that was made of several trained ones says so."""
+        return f"{self.info['model']} (hybrid)" if self.info.get("parts") else str(self.info["model"])
+
+    @property
     def checkpoints(self) -> pathlib.Path:
         """The folder of checkpoints."""
         return self.path / "checkpoints"

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 VALIDATIONS, PICTURES, LINES, LOOKS = 20, 10, 1000, 40
 """Evenly spaced over the budget: validations, sample pictures, lines of metrics.jsonl, looks of the monitor at a game."""
+READ, LEAST, MOST = 0.5, 200, 4096
+"""Held-out examples that a validation reads, as a share of those trained on between two of them: as a forward pass is about a third of a
+move, validations take about a sixth of the training's time; but no fewer and no more than so many."""
 CHECK_EVERY = 50
 """Moves between looks at whether everything is finite, on accelerators, where each look waits for the device."""
 
@@ -396,7 +399,7 @@ class Trainer:
         self.average.progress.fill_(1.0)
         total, count = 0.0, 0
         with torch.no_grad():
-            for number, batch in enumerate(split.batches(256, window=self.average.window, device=self.device, limit=4096)):
+            for number, batch in enumerate(split.spread(self._affordable(), 256, window=self.average.window, device=self.device)):
                 self._seed("validation", number)
                 weight = batch.x.numel() if self.dataset.spec.kind == "tokens" else len(batch.x)
                 total += float(self.average.validate(batch)) * weight
@@ -412,6 +415,15 @@ class Trainer:
             # While a player waits for its span (a prior over finished codes), the best may be yet to come.
             self.clock.stale += 1
         return self.settings.patience is not None and self.clock.stale >= self.settings.patience
+
+    def _affordable(self) -> int:
+        """Held-out examples that a validation reads: chosen at the first one from how fast training is, in examples of its budget, so
+        that exact budgets give equal numbers; then the same for all, so that their scores compare."""
+        if self.clock.validated is None:
+            # A model without players is validated once.
+            between = self.examples / (self.progress * VALIDATIONS) if self.players else math.inf
+            self.clock.validated = round(min(MOST, max(LEAST, READ * between)))
+        return self.clock.validated
 
     def _picture(self) -> None:
         """A few samples of the averaged weights, in the data's own units, into samples/."""

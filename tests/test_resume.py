@@ -1,10 +1,12 @@
 """A run that is killed with SIGKILL anywhere and resumed ends bit for bit as the run that was never killed."""
 
 import json
+import random
 import signal
 
 import kill
 import pytest
+import resume
 
 from pofx import checkpoint
 from pofx.cli import main
@@ -54,6 +56,31 @@ def test_killed_and_resumed_equals_straight(name, tmp_path):
         assert kill.hashes(run) == expected[accumulate], point
         assert not [entry for entry in (run / "checkpoints").iterdir() if entry.name.startswith(".")]
     assert max(clocks) > 0, "no resume began above 0"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_soak_has_points_in_every_model_that_its_training_reaches(name, tmp_path):
+    places = resume.calls(name, tmp_path)
+    assert [place for place, _ in places] == [f"loss:{player}" for player in players(name, tmp_path)] or ["fit"]
+    found, often = resume.points(places, 60, random.Random(0)), dict(places)
+    assert len(found) == 60
+    for point, accumulate in found:
+        place, _, number = point.rpartition(":")
+        assert place == "save" or 1 <= int(number) <= accumulate * often[place]
+        # The second half of a batch.
+        assert accumulate == 1 or int(number) % 2 == 0
+    assert {place for place, _ in places} <= {point.rpartition(":")[0] for point, _ in found}
+
+
+def test_the_soak_writes_what_it_found_model_by_model(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(resume, "RESULTS", tmp_path / "resume.json")
+    monkeypatch.setattr(
+        resume, "measure", lambda name, kills, folder: {"kills": kills, "equal": kills, "clock above 0": 1} | {"ngram": {}}[name]
+    )
+    monkeypatch.setattr("sys.argv", ["resume.py", "ngram", "other", "--kills", "3"])
+    with pytest.raises(KeyError):
+        resume.main()
+    assert list(json.loads((tmp_path / "resume.json").read_text())) == ["ngram"]
 
 
 SWITCHES = {

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 needs = (Scores,)
 kinds = frozenset({"images", "tokens", "vectors", "sequences"})
 
-#: Examples without `full` (of texts: all), and a bound's importance samples without it and with it.
-SOME, QUICK, SAMPLES = 1000, 500, 5000
+#: Examples without `full`, tokens of a text, and a bound's importance samples without it and with it.
+SOME, TOKENS, QUICK, SAMPLES = 1000, 1 << 19, 500, 5000
 #: Grey levels in use at which a table of frequencies has an advantage that a reader must know of.
 FEW_LEVELS, LOOKED_AT = 64, 10_000
 
@@ -30,7 +30,7 @@ def measure(subject: "Subject") -> Iterator[Row]:
     """Bits per dimension or nats per token first, then nats per example; densities in units of the source."""
     model = cast(Scores, subject.model)
     first = model.log_prob(examples.first(subject.held, 1, subject.model.window).x.to(subject.model.device))
-    limit = None if subject.full or first.space == "tokens" else SOME
+    limit = None if subject.full else SOME if first.space != "tokens" else max(1, TOKENS // (subject.model.window or 1))
     nats = _exact(subject, limit) if first.kind == "exact" else None
     bound, samples = nats is None, first.samples
     if nats is None:
@@ -66,6 +66,8 @@ def measure(subject: "Subject") -> Iterator[Row]:
         notes.append(f"only {used} of the 256 grey levels occur: a histogram spends nothing on the others, a smooth likelihood must")
     if truth is not None:
         notes.append("real: the true density")
+    if first.space == "tokens" and float(length.sum()) < len(subject.held):
+        notes.append(f"{len(mine):,} windows drawn by a seed stand for the whole part, which --full reads")
     value, error, draws = mean(mine.numpy())
     row = Row(
         about="likelihood",

@@ -241,7 +241,11 @@ class RNN(Model, Writes, Forecasts):
 
     def logits(self, x: Int64[Tensor, "batch time"]) -> Float[Tensor, "batch time vocabulary"]:
         """Logits of every token of x from those before it; x may be of any length."""
-        return torch.cat([output for output, _, _ in self.outputs(x)], 1)
+        return torch.cat(list(self.stretches(x)), 1)
+
+    def stretches(self, x: Int64[Tensor, "batch time"]) -> Iterator[Float[Tensor, "batch stretch vocabulary"]]:
+        """The same, a window at a time."""
+        return (output for output, _, _ in self.outputs(x))
 
     @torch.no_grad()
     def sample(
