@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from idle import Record, described, recorded, rehearsed, rounds, trained
+from idle import Record, described, kept, rehearsed, rounds, trained
 
 import pofx
 from pofx import data, examples
@@ -200,11 +200,8 @@ def main() -> int:
             "hardware": hardware(),
             "versions": versions(),
         }
-        row = made | described(run) | found | {"target": system.target}
-        if row["by_the_clock"] and not options.any_speed:
-            known = recorded(row)
-        # What a busy machine trains for, and a row for each seed.
-        results[name] = {"idle_rounds": known, "seeds": {**before.get("seeds", {}), str(options.seed): row}}
+        row = made | described(run) | found | {"target": system.target, "any_speed": options.any_speed}
+        results[name] = kept(before, row)
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         goal = "reported only" if system.target is None else f"{'as it must be' if held else 'MISSED'}: at most {system.target}"

@@ -158,6 +158,17 @@ def idle_rounds(rows: Iterable[Mapping[str, Any]]) -> Record | None:
     return with_rounds(recorded(clocked[-1]), statistics.mean(row["rounds"] for row in clocked))
 
 
+def kept(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """What is written of a system: its rows seed by seed, and the record of all that the clock of an idle machine ended.
+
+    Arguments:
+        before: what was written last. row: of one training; `any_speed` is true of one that went by the clock of a busy machine.
+    """
+    seeds = {**before.get("seeds", {}), str(row["seed"]): row}
+    clocked = idle_rounds(row for row in seeds.values() if not row.get("any_speed"))
+    return {"idle_rounds": clocked or before.get("idle_rounds"), "seeds": seeds}
+
+
 def rounds(record: Record) -> int:
     """The rounds of a record."""
     return record if isinstance(record, int) else int(record["rounds"])

@@ -26,8 +26,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
-from idle import described, idle_rounds, rehearsed, trained
-from minutes import settings
+from idle import described, kept, rehearsed, rounds, trained
 from torch import Tensor
 
 import pofx
@@ -121,8 +120,8 @@ def likelihood(name: str, seed: int, options: argparse.Namespace, results: dict[
     system, before = SYSTEMS[name], results.get(name, {})
     dataset = images_of(system)
     path = options.folder / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
-    chosen = settings(system.model, dataset.spec, system.minutes, **system.config)
-    run = trained(system.model, dataset, path, seed, system.minutes, before.get("idle_rounds"), any_speed=options.any_speed, **chosen)
+    known = before.get("idle_rounds")
+    run = trained(system.model, dataset, path, seed, system.minutes, known, any_speed=options.any_speed, **system.config)
     found = exact(pofx.load(run.path), dataset, options.images)
     row = described(run) | found | {"target": system.target, "config": run.info["config"], "seed": seed, "any_speed": options.any_speed}
     results[name] = kept(before, row | made())
@@ -136,13 +135,6 @@ def likelihood(name: str, seed: int, options: argparse.Namespace, results: dict[
     return float(found["value"])
 
 
-def kept(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
-    """What is written of a system: its rows seed by seed, and the rounds of all that the clock of an idle machine ended."""
-    seeds = {**before.get("seeds", {}), str(row["seed"]): row}
-    rounds = idle_rounds(row for row in seeds.values() if not row["any_speed"])
-    return {"idle_rounds": rounds or before.get("idle_rounds"), "seeds": seeds}
-
-
 def rehearse(options: argparse.Namespace, results: dict[str, Any]) -> None:
     """Records how many rounds the minutes of the systems are."""
     for name in options.systems:
@@ -150,11 +142,10 @@ def rehearse(options: argparse.Namespace, results: dict[str, Any]) -> None:
             continue
         system = SYSTEMS[name]
         dataset = images_of(system)
-        chosen = settings(system.model, dataset.spec, system.minutes, **system.config)
-        rounds = rehearsed(system.model, dataset, system.minutes, **chosen)
-        results[name] = {"seeds": {}, **results.get(name, {}), "idle_rounds": rounds}
+        record = rehearsed(system.model, dataset, system.minutes, **system.config)
+        results[name] = {"seeds": {}, **results.get(name, {}), "idle_rounds": record}
         write(results)
-        print(f"{name}: {rounds:,} rounds in {system.minutes:g} minutes", flush=True)
+        print(f"{name}: {rounds(record):,} rounds in {system.minutes:g} minutes", flush=True)
 
 
 def made() -> dict[str, Any]:

@@ -25,8 +25,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from idle import described, idle_rounds, rehearsed, trained
-from minutes import settings
+from idle import Record, described, kept, rehearsed, rounds, trained
 
 import pofx
 from pofx import data, examples, mixing
@@ -78,25 +77,21 @@ class Trial:
         """The text, divided as a system wants it."""
         return data.load(self.source, data.Options(validation=system.validation))
 
-    def chosen(self, system: System, dataset: Dataset) -> dict[str, Any]:
-        """The network of the system's minutes, by the clock and by rounds."""
-        return settings(system.model, dataset.spec, cast(float, self.minutes or system.minutes), **system.config)
-
     def path(self, name: str, seed: int) -> pathlib.Path:
         """The folder of a run."""
         trial = f"-{self.minutes:g}min" if self.minutes is not None else ""
         return self.folder / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}{trial}"
 
-    def run(self, name: str, seed: int, rounds: Mapping[str, int | None]) -> tuple[Run, Run]:
+    def run(self, name: str, seed: int, known: Mapping[str, Record | None]) -> tuple[Run, Run]:
         """The finished run of a system, and that of the network in it, which is the same but for a hybrid.
 
         Arguments:
-            rounds: of the last idle run of each system.
+            known: records of the last idle run of each system.
         """
         system, path = SYSTEMS[name], self.path(name, seed)
         # Only its network is trained.
         if system.hybrid:
-            network = self.run(system.model, seed, rounds)[1]
+            network = self.run(system.model, seed, known)[1]
             return _mixed(network), network
         dataset = self.dataset(system)
         if system.minutes is None:
@@ -109,9 +104,9 @@ class Trial:
                 path,
                 seed,
                 self.minutes or system.minutes,
-                rounds.get(name) if self.minutes is None else None,
+                known.get(name) if self.minutes is None else None,
                 any_speed=self.any_speed or self.minutes is not None,
-                **self.chosen(system, dataset),
+                **system.config,
             )
         return run, run
 
@@ -148,16 +143,9 @@ def samples(model: Model, dataset: Dataset) -> dict[str, str]:
     return {f"{t:g}": str(dataset.codec.show(examples.draw(model, 1, length=400, temperature=t))[0]) for t in TEMPERATURES}
 
 
-def rounds_of(results: Mapping[str, Any]) -> dict[str, int | None]:
-    """Rounds that an idle machine makes in the minutes of each system."""
+def records(results: Mapping[str, Any]) -> dict[str, Record | None]:
+    """What an idle machine makes of the minutes of each system."""
     return {name: found.get("idle_rounds") for name, found in results.items()}
-
-
-def kept(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
-    """What is written of a system: its rows seed by seed, and the rounds of all that the clock of an idle machine ended."""
-    seeds = {**before.get("seeds", {}), str(row["seed"]): row}
-    rounds = idle_rounds(row for row in seeds.values() if not row["any_speed"])
-    return {"idle_rounds": rounds or before.get("idle_rounds"), "seeds": seeds}
 
 
 def write(results: Mapping[str, Any]) -> None:
@@ -173,10 +161,10 @@ def rehearse(names: list[str], trial: Trial, results: dict[str, Any]) -> None:
         if system.minutes is None or system.hybrid:
             continue
         dataset = trial.dataset(system)
-        rounds = rehearsed(system.model, dataset, system.minutes, **trial.chosen(system, dataset))
-        results[name] = {"seeds": {}, **results.get(name, {}), "idle_rounds": rounds}
+        record = rehearsed(system.model, dataset, system.minutes, **system.config)
+        results[name] = {"seeds": {}, **results.get(name, {}), "idle_rounds": record}
         write(results)
-        print(f"{name}: {rounds:,} rounds in {system.minutes:g} minutes", flush=True)
+        print(f"{name}: {rounds(record):,} rounds in {system.minutes:g} minutes", flush=True)
 
 
 def main() -> int:
@@ -218,7 +206,7 @@ def main() -> int:
 def row(name: str, seed: int, trial: Trial, results: dict[str, Any]) -> dict[str, Any]:
     """Trains, measures, prints and keeps a system with one seed."""
     system = SYSTEMS[name]
-    run, network = trial.run(name, seed, rounds_of(results))
+    run, network = trial.run(name, seed, records(results))
     model, dataset = pofx.load(run.path), run.dataset()
     found = measured(model, dataset)
     target = system.target if trial.minutes is None else None
