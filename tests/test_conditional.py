@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pofx import asked, core, data, discovery
+from pofx import asked, core, data, discovery, examples
 from pofx.core import Attributes, Batch, Classes, DataSpec, Noise, UsageError, Values
 from pofx.models.adversarial.gan import GAN
 from pofx.models.adversarial.infogan import InfoGAN
@@ -24,6 +24,7 @@ SOME = {
     "attributes": (FLAGS, torch.tensor([[0, 1], [1, 1], [-1, -1], [1, -1]])),
     "values": (VALUES, torch.tensor([[40.0, 175.0], [30.0, 170.0], [NAN, NAN], [50.0, NAN]])),
 }
+SOME_TEXT = {"attributes": "smiling=1", "values": "age=40"}
 KINDS = pytest.mark.parametrize("kind", SOME)
 IMAGES, PLANE = DataSpec("images", (1, 8, 8), size=1000, bits=8), DataSpec("vectors", (2,), size=1000)
 WAYS = ("projection", "concatenation", "auxiliary_classifier")
@@ -172,6 +173,50 @@ def test_samples_of_several_classes_are_as_many_of_each():
     assert asked.labels(plain, None, 4, 0) is None
     with pytest.raises(UsageError, match="without labels"):
         asked.labels(plain, "dog", 4, 0)
+
+
+class Draws(core.Model, core.Samples):
+    """Its examples are what a model may begin with: a long code, a first pixel, a code of two numbers."""
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Config(core.Config):
+        conditional: bool = True
+
+    kinds = frozenset({"vectors"})
+
+    def __init__(self, kind):
+        super().__init__(dataclasses.replace(PLANE, label=SOME[kind][0]), self.Config())
+        self.condition = condition(kind)
+
+    def sample(self, n, *, noise, label=None):
+        again = [Noise(noise.seed, n, first=noise.first) for _ in range(2)]
+        return torch.cat((noise.normal(64), again[0].uniform(1), again[1].normal(2)), 1)
+
+
+@KINDS
+def test_a_label_tells_nothing_of_the_noise_beside_it(kind):
+    from sklearn.ensemble import RandomForestClassifier
+
+    model, n = Draws(kind), 1000
+    x = examples.draw(model, n, seed=3)
+    # A long row of Gaussian numbers comes from pairs of uniform ones, by radius and angle.
+    told = torch.cat((x, x[:, :8].square() + x[:, 8:16].square()), 1).numpy()
+    shown = asked.shown(model.condition, n, 1, 3)[1]
+    for label in [asked.labels(model, None, n, 3), *([] if kind == "classes" else [shown, asked.labels(model, SOME_TEXT[kind], n, 3)])]:
+        last = label.reshape(n, -1)[:, -1]
+        last = (last > last.median()).numpy() if kind == "values" else last.numpy()
+        forest = RandomForestClassifier(50, random_state=0).fit(told[: n // 2], last[: n // 2])
+        often = max((last == value).mean() for value in set(last.tolist()))
+        assert forest.score(told[n // 2 :], last[n // 2 :]) < often + 0.1
+
+
+def test_the_first_pixel_of_an_untrained_model_does_not_go_with_the_label():
+    spec = dataclasses.replace(IMAGES, shape=(1, 2, 2), label=CLASSES, bits=1)
+    model = build(discovery.model("made"), spec, conditional=True, hidden=(8,))
+    label = asked.labels(model, None, 600, 0)
+    first = examples.draw(model, 600, label=label)[:, 0, 0, 0]
+    shares = [float(first[label == i].mean()) for i in range(3)]
+    assert max(shares) - min(shares) < 0.35
 
 
 # ---------------------------------------------------------------------------------------------------------- the models
