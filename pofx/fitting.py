@@ -113,10 +113,10 @@ def fit(reference: str | Run, kind: str, *, name: str | None = None, seed: int =
 
 def _codes(model: Model, split: Split, run: Run, steps: Steps, limit: int) -> Float[Tensor, "n latent"]:
     """Codes of examples in an order of the hash's choosing."""
-    positions = split.positions(shuffle=0)[:limit].split(examples.PART)
+    positions = split.positions(model.window, shuffle=0)[:limit].split(examples.PART)
     found = []
     for rows in steps.track(positions, len(positions)):
-        batch = split.batch(rows)
+        batch = split.batch(rows, window=model.window)
         z = examples.encode(model, batch)
         label = examples.conditions(model, batch.label)
         # Without its label an example's code says the label as well, which no code does that is decoded under a label.
@@ -134,7 +134,9 @@ def _held(model: Model, dataset: Dataset, run: Run, steps: Steps) -> tuple[str, 
     """Codes of examples that training did not see; those of the test part only where there is no other."""
     for part in ("validation", "test"):
         split = getattr(dataset, part)
-        if split is not None and len(z := _codes(model, split, run, steps, HELD)):
+        # A text may be shorter here than one example.
+        whole = split is not None and (not split.tokens or len(split) >= (model.window or 1))
+        if whole and len(z := _codes(model, split, run, steps, HELD)):
             return part, z
     return "left out training", None
 
