@@ -4,10 +4,12 @@ import dataclasses
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
-from pofx import asked, core, data, discovery, examples
+import pofx
+from pofx import asked, core, data, discovery, examples, fitting
 from pofx.core import Attributes, Batch, Classes, DataSpec, Noise, UsageError, Values
 from pofx.models.adversarial.gan import GAN
 from pofx.models.adversarial.infogan import InfoGAN
@@ -396,6 +398,31 @@ def test_both_players_raise_the_information(name):
     assert float(told().terms["information"].detach()) > float(before.terms["information"].detach())
     shared = [p.name for p in model.players() if any(q is next(model.reader.parameters()) for _, q in p.parameters())]
     assert shared == ["discriminator", "generator"]
+
+
+def test_the_distribution_of_codes_is_normalised_over_its_support():
+    prior = build(InfoGAN, PLANE, categories=(2, 3), continuous=2).prior()
+    inside = prior.log_prob(prior.sample((5, 7)))
+    assert inside.shape == (5, 7)
+    # 2 x 3 one-hot rows, each over a square of side 2.
+    assert float(inside.exp().mean()) * 2 * 3 * 4 == pytest.approx(1)
+    assert float(inside.std()) == 0
+    code = prior.sample((4,))
+    code[0, 0] = 0.5
+    code[1, 2:5] = 1 / 3
+    code[2, -1] = 1.01
+    assert prior.log_prob(code).isfinite().tolist() == [False, False, False, True]
+
+
+@pytest.mark.parametrize("far", [1.0, 3.0])
+def test_a_prior_is_fitted_to_codes_that_are_numbers_alone(far, tmp_path, monkeypatch):
+    monkeypatch.setattr(examples, "encode", lambda model, batch: far * batch.x.tanh())
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((300, 2)).astype(np.float32))
+    sizes = {"hidden": (8,), "categories": (), "continuous": 2, "latent_dim": 4}
+    pofx.train("infogan", tmp_path / "x.npy", run=tmp_path / "run", steps=1, quiet=True, report=False, **sizes)
+    found = fitting.fit(tmp_path / "run", "gmm")
+    # Beyond [-1, 1] the model's own prior has no density to compare with.
+    assert found.own == (pytest.approx(-2 * math.log(2)) if far == 1 else None)
 
 
 def test_an_infogan_without_codes_is_refused():
