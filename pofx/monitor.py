@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pofx import checkpoint, distributed, examples, health
+from pofx import distributed, examples, health, recovery
 from pofx.core import Batch
 from pofx.guard import Diverged
 
@@ -76,10 +76,9 @@ class Monitor:
         return None if vitals is None else health.divergence(vitals.history(), vitals.game())
 
     def check(self) -> None:
-        """Raises `Diverged` where the game diverges and there is a checkpoint to go back to; where there is none it goes on,
-        and the symptom stays."""
+        """Raises `Diverged` where the game diverges and there is a checkpoint to go back to, one that was in order; where there is
+        none it goes on, and the symptom stays."""
         trainer, seen = self.trainer, self._divergence()
-        kept = trainer.run is not None and bool(checkpoint.steps(trainer.run.checkpoints))
-        if distributed.agree(int(seen is not None)) and distributed.agree(int(kept)):
+        if distributed.agree(int(seen is not None)) and distributed.agree(int(recovery.passed(trainer) is not None)):
             what = seen or "another rank saw a divergence"
             raise Diverged(f"{what} at move {trainer.clock.step:,}", "a smaller learning rate may help")
