@@ -97,6 +97,13 @@ def test_divergence_is_seen_against_what_was_usual():
     assert health.divergence(records, {**FINE, "spread": math.nan}) is not None
 
 
+def test_the_height_of_a_critics_logits_is_no_divergence():
+    high = {name: FINE[name] + 1e4 for name in ("real_logit", "held_logit", "fake_logit")}
+    assert health.divergence(looks(10), {**FINE, **high}) is None
+    assert "apart" in health.divergence(looks(10), {**FINE, **high, "fake_logit": 1e4 - 300})
+    assert "spread of 300" in health.divergence([], {**FINE, **high, "spread": 300.0})
+
+
 def test_a_rollback_stays_told_and_hides_nothing():
     (told,) = health.diagnose(looks(20), ["it exploded, and training went back to move 60"]).values()
     assert "0.5 of its learning rate" in told
