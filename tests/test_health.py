@@ -132,7 +132,7 @@ class Drawn(GAN):
     """A game whose samples are given, and whose judge reads the first number of an example."""
 
     def sample(self, n, *, noise, label=None):
-        return self.drawn[:n]
+        return self.drawn[noise.first : noise.first + n]
 
     def judge(self, x, *, label=None):
         return 100 * x.flatten(1)[:, 0]
@@ -196,8 +196,33 @@ def test_a_conditional_game_is_judged_under_its_labels():
     judge = model.judge
     model.judge = lambda x, label=None: asked.append(label) or judge(x, label=label)
     game.vitals.game()
-    assert len(asked) == 3
+    assert sum(map(len, asked)) == 2 * vitals.JUDGED + min(vitals.JUDGED, len(dataset.validation))
     assert all(label is not None and len(label) > 0 for label in asked)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_watched_samples_are_drawn_and_judged_in_parts_that_equal_the_whole(conditional, monkeypatch):
+    dataset = data.load("digits")
+    config = dataclasses.replace(GAN.recipe(dataset.spec, None).config, conditional=conditional, channels=4, minibatch_std=4)
+
+    def found(part):
+        monkeypatch.setattr(vitals.examples, "PART", part)
+        torch.manual_seed(0)
+        model = GAN(dataset.spec, config)
+        sizes, sample, judge = set(), model.sample, model.judge
+        model.sample = lambda n, **more: sizes.add(n) or sample(n, **more)
+        model.judge = lambda x, **more: sizes.add(len(x)) or judge(x, **more)
+        game = Trainer(model, dataset, Settings(steps=2, batch_size=16, ema=0.9, seed=3), quiet=True).vitals
+        drawn = [game._drawn(game.model, n) for _ in range(2) for n in (vitals.JUDGED, vitals.WATCHED)]
+        game.look(1)
+        return drawn, game.records, sizes
+
+    (some, parts, sizes), (whole, once, _) = found(32), found(256)
+    assert max(sizes) <= 32
+    assert all(len(x) == n for x, n in zip(some, (vitals.JUDGED, vitals.WATCHED) * 2, strict=True))
+    assert torch.equal(some[1], some[3])
+    torch.testing.assert_close(some[1], whole[1])
+    torch.testing.assert_close(parts, once, rtol=1e-3, atol=1e-3, equal_nan=True)
 
 
 def test_looking_changes_nothing_of_the_training():
