@@ -20,6 +20,8 @@ WATCHED = 512
 class Monitor:
     """Asks a model for its symptoms and looks at its game: each failure is told when it comes, and kept in run.json while it stays.
 
+    Where it is switched off, nothing is asked, told or held against a training.
+
     Arguments:
         split: of held-out examples.
     """
@@ -34,6 +36,8 @@ class Monitor:
     def look(self) -> None:
         """Asks the averaged model, between two moves."""
         model, trainer = self.trainer.average, self.trainer
+        if not trainer.settings.monitor:
+            return
         # A text is not sorted, and may be shorter than a window; files of other examples often are sorted.
         batch = examples.first(self.split, WATCHED, model.window) if self.split.tokens else examples.some(self.split, WATCHED)
         label = None if batch.label is None else batch.label.to(trainer.device)

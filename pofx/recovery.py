@@ -97,10 +97,10 @@ def roll_back(trainer: "Trainer", error: Diverged) -> None:
 
     What was seen, and so the number of rollbacks and the rate, is committed in the place of that checkpoint before anything
     else happens: a kill in between loses nothing. The seconds that were spent stay spent.
-    Raises `error` where there is nothing to go back to, and `TrainingError` where training has gone back often enough.
+    Raises `error` where there is nothing to go back to or nobody watches, and `TrainingError` where training has gone back often enough.
     """
     run, spent = trainer.run, trainer.seconds
-    if run is None or not {Judges, Samples} <= trainer.model.capabilities:
+    if run is None or not trainer.settings.monitor or not {Judges, Samples} <= trainer.model.capabilities:
         raise error
     if len(trainer.clock.rollbacks) >= ROLLBACKS:
         raise TrainingError(

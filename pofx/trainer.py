@@ -83,7 +83,8 @@ class Trainer:
         self._free: int | None = None
         self._latest: dict[str, tuple[str, Loss]] = {}
         self.guard = Guard(self.model, run)
-        self.vitals = Vitals.of(self.model, self.average, self.players, dataset, size=settings.batch_size, seed=settings.seed)
+        watched = (self.model, self.average, self.players, dataset)
+        self.vitals = Vitals.of(*watched, size=settings.batch_size, seed=settings.seed) if settings.monitor else None
         self.monitor = Monitor(self, dataset.validation or dataset.train)
         self._stop = Stop(self.display, active=run is not None)
         self._since: float | None = None

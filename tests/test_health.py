@@ -183,6 +183,19 @@ def test_every_model_that_judges_is_watched_and_knows_who_moves_the_judge(name):
     assert all(math.isfinite(value) for value in found.values())
 
 
+def test_a_switch_takes_the_monitor_away(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(GAN, "symptoms", lambda self, batch: {"languor": "it does nothing; give it a reason"})
+    monkeypatch.setattr(vitals, "SPACING", 2)
+    monkeypatch.setattr(vitals, "EXAMPLES", 2)
+    for watched in (True, False):
+        run = pofx.train("gan", "ring", run=tmp_path / str(watched), steps=6, batch_size=16, monitor=watched, quiet=True, report=False)
+        assert any("health/told" in line for line in run.metrics()) == watched
+        assert ("languor" in capsys.readouterr().err) == watched
+        assert ("symptoms" in run.info) == watched
+    weights = [pofx.load(tmp_path / str(watched)).state_dict() for watched in (True, False)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
 def test_others_are_not_watched():
     assert trainer(discovery.model("vae")).vitals is None
 

@@ -137,6 +137,13 @@ def test_a_game_whose_checkpoints_all_failed_goes_on(runaway, monkeypatch, capsy
     assert json.loads((run / "run.json").read_text())["status"] == "finished"
 
 
+def test_unwatched_it_ends_as_any_other(runaway, capsys):
+    run = runaway / "run"
+    assert main([*arguments(runaway, run), "--monitor", "false"]) == 1
+    assert "not finite" in capsys.readouterr().err
+    assert clock(run)["rollbacks"] == []
+
+
 def test_in_memory_it_ends_as_any_other(runaway):
     model = discovery.model("runaway")
     from pofx import data
