@@ -1,5 +1,6 @@
 """Settings of the variational autoencoder against closed forms, quadrature and enumeration."""
 
+import dataclasses
 import itertools
 import math
 
@@ -8,7 +9,7 @@ import torch
 from test_autoencoding import build, descend, examples, images, vectors
 from torch.distributions import MultivariateNormal
 
-from pofx import core
+from pofx import core, discovery
 from pofx.core import Batch, Noise, UsageError
 from pofx.models.autoencoding.vae import VAE
 from pofx.nn.gaussian import Gaussian
@@ -106,6 +107,26 @@ def test_a_flow_starts_as_a_normal_and_inverts():
     drawn = flow.draw(Noise(1, 100))
     assert (drawn - Noise(1, 100).normal(4)).abs().max() > 0.05
     torch.testing.assert_close(flow.flow().transform(drawn), Noise(1, 100).normal(4), atol=1e-3, rtol=0)
+
+
+# Those whose decoder gives a distribution that a person may choose.
+CHOOSING = [
+    name
+    for name in discovery.names("models")
+    if issubclass(model := discovery.model(name), core.Decodes)
+    and "likelihood" in {field.name for field in dataclasses.fields(model.Config)}
+]
+
+
+@pytest.mark.parametrize("name", CHOOSING)
+def test_the_likelihood_that_the_data_have_is_told(name):
+    assert len(CHOOSING) >= 4
+    model = discovery.model(name)
+    for bits, said in ((1, "bernoulli: likelihoods are of binary images"), (8, "logistic: likelihoods are of 8-bit images")):
+        (note,) = build(model, images(bits=bits)).notes
+        assert note == f"p(x|z) is {said}"
+    (note,) = build(model, images(), likelihood="bernoulli").notes
+    assert "no likelihood" in note
 
 
 # ------------------------------------------------------------------------------------------------------------ bounds

@@ -188,6 +188,11 @@ class FactorVAE(Model, Samples, Encodes, Decodes, Scores):
     # -------------------------------------------------------------------------------------------------- capabilities
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Which likelihood it is."""
+        return (self.observation.note,)
+
+    @property
     def capabilities(self) -> frozenset[type[core.Capability]]:
         """Scores only where p(x|z) is a likelihood of these data."""
         return super().capabilities - ({Scores} if self.observation.space is None else set())

@@ -115,6 +115,11 @@ class HierarchicalVAE(Model, Samples, Encodes, Decodes, Scores):
         return Recipe(config=config, batch_size=128, budget=budget or Budget(epochs=60), ema=0.999)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Which likelihood it is."""
+        return (self.observation.note,)
+
+    @property
     def capabilities(self) -> frozenset[type[core.Capability]]:
         """Scores only where p(x|z) is a likelihood of these data."""
         return super().capabilities - ({Scores} if self.observation.space is None else set())
