@@ -132,9 +132,13 @@ def test_the_likelihood_that_the_data_have_is_told(name):
 # ------------------------------------------------------------------------------------------------------------ bounds
 
 
-def test_the_integral_sums_to_one_over_all_images():
-    model = build(VAE, images((1, 2, 2), bits=1), **TINY).eval()
+@pytest.mark.parametrize("prior", ["normal", "mixture", "vamp", "flow"])
+def test_the_integral_sums_to_one_over_all_images(prior):
+    model = build(VAE, images((1, 2, 2), bits=1), **TINY, prior=prior, components=5).eval()
     with torch.no_grad():
+        if prior == "flow":
+            for parameter in model.code_prior.parameters():
+                parameter.add_(0.02 * torch.randn_like(parameter))
         # The decoder's alone: the encoder's posterior says where a grid will do.
         for parameter in model.decoder.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))
@@ -142,7 +146,32 @@ def test_the_integral_sums_to_one_over_all_images():
     found = model.log_prob(every)
     assert found.kind == "exact"
     assert found.samples is None
-    assert found.nats.exp().sum().item() == pytest.approx(1, abs=1e-4)
+    assert found.nats.exp().sum().item() == pytest.approx(1, abs=1e-4 if prior == "normal" else 2e-3)
+
+
+@pytest.mark.parametrize(
+    ("centre", "deviation", "kind"), [(1.0, 0.3, "exact"), (1.0, 0.03, "exact"), (1.0, 0.005, "lower bound"), (4.0, 1.0, "lower bound")]
+)
+def test_the_integral_over_a_learned_prior(centre, deviation, kind):
+    """x = z + noise with z from a mixture: exact, unless the prior reaches beyond the grid or falls between its points."""
+    model = build(VAE, vectors(2), hidden=(), latent_dim=2, scale=0.5, prior="mixture", components=2).eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for network, weight in ((model.encoder, torch.eye(4, 2)), (model.decoder, torch.eye(2))):
+            network.layers[-1].weight.copy_(weight)
+            network.layers[-1].bias.zero_()
+        # A broad guess, which the bound can go by as well.
+        model.encoder.layers[-1].weight[2:] = 0
+        model.encoder.layers[-1].bias[2:] = math.log(0.5)
+        model.code_prior.mu.copy_(torch.tensor([[centre, 0.0], [-1.0, 0.5]]))
+        model.code_prior.log_sigma.fill_(math.log(deviation))
+    x = 0.5 * torch.randn(20, 2)
+    parts = [MultivariateNormal(mu, (0.25 + deviation**2) * torch.eye(2)) for mu in model.code_prior.mu.detach()]
+    truth = torch.stack([part.log_prob(x) for part in parts]).logsumexp(0) - math.log(2)
+    found = model.log_prob(x)
+    assert found.kind == kind
+    if kind == "exact":
+        torch.testing.assert_close(found.nats, truth, atol=2e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("spec", [images((1, 6, 6), bits=1), vectors(2)], ids=["images", "vectors"])
