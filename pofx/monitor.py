@@ -41,8 +41,11 @@ class Monitor:
         # A text is not sorted, and may be shorter than a window; files of other examples often are sorted.
         batch = examples.first(self.split, WATCHED, model.window) if self.split.tokens else examples.some(self.split, WATCHED)
         label = None if batch.label is None else batch.label.to(trainer.device)
-        self._asked = dict(model.symptoms(Batch(batch.x.to(trainer.device), label)))
+        shown = Batch(batch.x.to(trainer.device), label)
+        self._asked = dict(model.symptoms(shown))
         self.tell()
+        if signs := model.signs(shown):
+            trainer.write(dict(signs))
 
     def watch(self, *, last: bool = False) -> None:
         """Takes the signals of the game, between two moves: where enough has happened since the last time, or at the end."""

@@ -9,9 +9,10 @@ import torch
 from test_autoencoding import build, descend, examples, images, vectors
 from torch.distributions import MultivariateNormal
 
-from pofx import core, discovery
+from pofx import core, data, discovery
 from pofx.core import Batch, Noise, UsageError
 from pofx.models.autoencoding.vae import VAE
+from pofx.nn import collapse
 from pofx.nn.gaussian import Gaussian
 from pofx.nn.observation import Observation
 from pofx.nn.priors import Flow, Vamp
@@ -303,6 +304,32 @@ def test_collapse_is_noticed():
     centre = torch.rand(4, 3)[torch.randint(4, (256,))] * 4
     healthy = descend(build(VAE, vectors(), **TINY), centre + 0.1 * torch.randn(256, 3), 300)
     assert healthy.symptoms(Batch(centre)) == {}
+
+
+def test_codes_that_move_and_tell_nothing_have_collapsed():
+    mu = 0.12 * torch.randn(400, 8, generator=torch.Generator().manual_seed(0))
+    half = torch.cat((4 * mu, mu[:, :4] * 0), 1)[:, 4:]
+    nats = lambda mu: (0.5 * mu.square()).mean(0)  # noqa: E731 - of posteriors of variance one
+    assert "8 of 8" in collapse.collapsed(mu, nats(mu))["collapsed codes"]
+    # Idle halves are usual, and so are codes of a few nats.
+    assert collapse.collapsed(mu) == {}
+    assert collapse.collapsed(half, 10 * nats(half)) == {}
+
+
+def test_how_much_of_a_code_is_in_use_is_logged(tmp_path):
+    import pofx
+
+    run = pofx.train("vae", "digits", run=tmp_path / "run", steps=40, batch_size=32, quiet=True, report=False)
+    logged = [line for line in run.metrics() if "codes/active_units" in line]
+    assert [line["step"] for line in logged] == list(range(2, 41, 2))
+    model = pofx.load(f"{run.path}@last")
+    shown = data.load("digits").validation
+    last = model.signs(shown.batch(shown.positions(shuffle=0)))
+    assert {name: logged[-1][name] for name in last} == pytest.approx(last, rel=0.05)  # there in the precision of training
+    assert last["codes/active_units"] <= model.config.latent_dim
+    assert 0 <= last["codes/kl_least"] <= last["codes/kl_median"] <= last["codes/kl_most"]
+    total = model.posterior(shown.batch(shown.positions()).x).kl().mean()
+    assert last["codes/kl_most"] <= total <= model.config.latent_dim * last["codes/kl_most"]
 
 
 # ------------------------------------------------------------------------------------------------------- likelihoods

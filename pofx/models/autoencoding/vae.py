@@ -19,8 +19,7 @@ from torch.distributions import Distribution
 
 from pofx import core, losses
 from pofx.core import Batch, Budget, DataSpec, Decodes, Encodes, Loss, Model, Noise, Optimizer, Recipe, Samples, Scores, UsageError
-from pofx.nn import importance, labels
-from pofx.nn.collapse import collapsed
+from pofx.nn import collapse, importance, labels
 from pofx.nn.conv import LARGE, ConvDecoder, ConvEncoder
 from pofx.nn.foreign import Foreign
 from pofx.nn.gaussian import Covariance, Gaussian
@@ -249,11 +248,19 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         """Codes that have collapsed onto the prior, once the divergence has its full weight."""
         if float(self.progress) < min(0.95, self.config.warmup):
             return {}
+        return collapse.collapsed(*self._codes_of(batch))
+
+    def signs(self, batch: Batch) -> Mapping[str, float]:
+        """Active units, and under the prior normal nats per dimension."""
+        return collapse.signs(*self._codes_of(batch))
+
+    def _codes_of(self, batch: Batch) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, " latent"] | None]:
+        """Posterior means in standard deviations of the prior, and the mean divergence of each dimension where that is known."""
         q = self.posterior(batch.x, batch.label if self.config.conditional else None)
         # A learned prior has a scale of its own; its nats are not those of N(0, I).
         if self.config.prior == "normal":
-            return collapsed(q.mu, q.kl_per_dimension().mean(0))
-        return collapsed(q.mu / self.code_prior.draw(Noise(0, DRAWS, device=self.device)).std(0))
+            return q.mu, q.kl_per_dimension().mean(0)
+        return q.mu / self.code_prior.draw(Noise(0, DRAWS, device=self.device)).std(0), None
 
     # ------------------------------------------------------------------------------------------------- capabilities
 

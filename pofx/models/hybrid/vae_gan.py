@@ -40,9 +40,8 @@ from pofx.core import (
     Samples,
     UsageError,
 )
-from pofx.nn import labels
+from pofx.nn import collapse, labels
 from pofx.nn.adversarial import Rules, discriminator_loss, image_recipe
-from pofx.nn.collapse import collapsed
 from pofx.nn.conditioning import naming
 from pofx.nn.conv import ConvDecoder, ConvEncoder
 from pofx.nn.mlp import MLP
@@ -237,8 +236,16 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
         """Codes that say nothing about x, once there was time to learn some."""
         if float(self.progress) < SETTLED:
             return {}
-        mu, log_var = self.posterior(batch.x)
-        return collapsed(mu, losses.kl_to_standard_normal(mu.reshape(-1, 1), log_var.reshape(-1, 1)).view_as(mu).mean(0))
+        return collapse.collapsed(*self._codes_of(batch.x))
+
+    def signs(self, batch: Batch) -> Mapping[str, float]:
+        """Active units, and nats per dimension."""
+        return collapse.signs(*self._codes_of(batch.x))
+
+    def _codes_of(self, x: Tensor) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, " latent"]]:
+        """Posterior means, and the mean divergence of each dimension."""
+        mu, log_var = self.posterior(x)
+        return mu, losses.kl_to_standard_normal(mu.reshape(-1, 1), log_var.reshape(-1, 1)).view_as(mu).mean(0)
 
     def prior(self) -> Independent:
         """N(0, I)."""
