@@ -30,6 +30,7 @@ class Monitor:
         self.trainer, self.split = trainer, split
         # What was told before a run was stopped is not news.
         self.symptoms: dict[str, str] = dict(trainer.run.info.get("symptoms", {})) if trainer.run is not None else {}
+        self._judged: tuple[tuple[int, int], str | None] | None = None
         self._asked = {name: sentence for name, sentence in self.symptoms.items() if name not in health.NAMES}
 
     @torch.no_grad()
@@ -79,8 +80,14 @@ class Monitor:
         return not distributed.agree(int(self._divergence() is not None))
 
     def _divergence(self) -> str | None:
-        vitals = self.trainer.vitals
-        return None if vitals is None else health.divergence(vitals.history(), vitals.game())
+        vitals, clock = self.trainer.vitals, self.trainer.clock
+        if vitals is None:
+            return None
+        # Between two moves it stays what it was.
+        now = (clock.step, len(clock.rollbacks))
+        if self._judged is None or self._judged[0] != now:
+            self._judged = (now, health.divergence(vitals.history(), vitals.game()))
+        return self._judged[1]
 
     def check(self) -> None:
         """Raises `Diverged` where the game diverges and there is a checkpoint to go back to, one that was in order; where there is

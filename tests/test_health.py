@@ -196,6 +196,14 @@ def test_a_switch_takes_the_monitor_away(tmp_path, monkeypatch, capsys):
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+def test_a_game_is_judged_once_between_two_moves(tmp_path, monkeypatch):
+    asked, game = [], vitals.Vitals.game
+    monkeypatch.setattr(vitals.Vitals, "game", lambda self: asked.append(float(self.model.progress)) or game(self))
+    pofx.train("gan", "ring", run=tmp_path / "run", steps=20, batch_size=16, checkpoint_every=2, quiet=True, report=False)
+    # The last one is looked at as well.
+    assert len(asked) == len(set(asked)) + 1
+
+
 def test_others_are_not_watched():
     assert trainer(discovery.model("vae")).vitals is None
 
