@@ -400,6 +400,20 @@ def test_both_players_raise_the_information(name):
     assert shared == ["discriminator", "generator"]
 
 
+def test_truncation_is_of_the_noise_beside_the_codes():
+    model, seen = build(InfoGAN, PLANE).eval(), []
+    output = model._output
+    model._output = lambda code, noise: seen.append((code, noise)) or output(code, noise)
+    for truncation in (None, 0.5):
+        model.sample(200, noise=Noise(0, 200), truncation=truncation)
+    (code, whole), (same, cut) = seen
+    assert torch.equal(code, same)
+    assert cut.abs().max() <= 0.5 < whole.abs().max()
+    assert whole.std() == pytest.approx(1, abs=0.1)
+    with pytest.raises(UsageError, match="above 0"):
+        model.sample(2, noise=Noise(0, 2), truncation=0.0)
+
+
 def test_the_distribution_of_codes_is_normalised_over_its_support():
     prior = build(InfoGAN, PLANE, categories=(2, 3), continuous=2).prior()
     inside = prior.log_prob(prior.sample((5, 7)))
