@@ -78,6 +78,24 @@ def test_a_game_with_all_switches_is_resumed_in_each_phase(tmp_path):
         assert kill.hashes(run) == expected, point
 
 
+def test_a_game_of_three_is_resumed_in_the_move_of_the_middle_player(tmp_path):
+    assert players("vae_gan", tmp_path) == ["encoder", "decoder", "discriminator"]
+    expected = straight("vae_gan", tmp_path, accumulate=1)
+    run = tmp_path / "killed"
+    died = kill.child("loss:decoder:7", kill.arguments("vae_gan", tmp_path, run))
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    # Its seventh move is the twentieth of all; the third checkpoint, after move 15, is the end of a round.
+    assert max(checkpoint.steps(run / "checkpoints")) == 15
+    assert main(["train", "--run", str(run), "--resume", "--quiet"]) == 0
+    assert kill.hashes(run) == expected
+    # After move 10 the middle player is the next one.
+    again = tmp_path / "again"
+    died = kill.child("loss:decoder:5", kill.arguments("vae_gan", tmp_path, again))
+    assert max(checkpoint.steps(again / "checkpoints")) == 10
+    assert main(["train", "--run", str(again), "--resume", "--quiet"]) == 0
+    assert kill.hashes(again) == expected
+
+
 def test_a_run_without_a_checkpoint_resumes_from_the_start(tmp_path):
     name = NAMES[0]
     expected = straight(name, tmp_path, accumulate=1)
