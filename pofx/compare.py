@@ -19,7 +19,7 @@ from pofx.findings import NORMAL_95, number
 from pofx.run import INFO, Run
 
 #: Settings that say how a run was made, not what it computes; those of one column may differ in them.
-FREE = frozenset({"seed", "device", "keep", "checkpoint_every", "tensorboard"})
+FREE = frozenset({"seed", "device", "keep", "checkpoint_every", "monitor", "tensorboard"})
 #: Held-out images beside the samples.
 IMAGES = 64
 

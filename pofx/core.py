@@ -539,6 +539,10 @@ class Model(nn.Module, ABC):
         was seen, what it means and what to change. Asked of the averaged weights at each validation."""
         return {}
 
+    def signs(self, batch: Batch) -> Mapping[str, float]:
+        """Numbers about the model as held-out examples show them, by name, "panel/term"; logged when symptoms are asked for."""
+        return {}
+
     @property
     def capabilities(self) -> frozenset[type["Capability"]]:
         """What this model, with its config, can do; metrics, figures and verbs ask for it, the trainer never."""

@@ -38,6 +38,8 @@ READ, LEAST, MOST = 0.5, 200, 4096
 move, validations take about a sixth of the training's time; but no fewer and no more than so many."""
 CHECK_EVERY = 50
 """Moves between looks at whether everything is finite, on accelerators, where each look waits for the device."""
+PHASE = 50
+"""Places of a round, if it is long, between two at which a line of metrics.jsonl may stand before its end."""
 
 
 class Trainer:
@@ -86,7 +88,8 @@ class Trainer:
         self._free: int | None = None
         self._latest: dict[str, tuple[str, Loss]] = {}
         self.guard = Guard(self.model, run)
-        self.vitals = Vitals.of(self.model, self.average, self.players, dataset, size=settings.batch_size, seed=settings.seed)
+        watched = (self.model, self.average, self.players, dataset)
+        self.vitals = Vitals.of(*watched, size=settings.batch_size, seed=settings.seed) if settings.monitor else None
         self.monitor = Monitor(self, dataset.validation or dataset.train)
         self._stop = Stop(self.display, active=run is not None)
         self._since: float | None = None
@@ -244,14 +247,13 @@ class Trainer:
         marks, self._looked = self._marks(), self.progress
         # One reading of the clock a turn: it goes on while we look.
         while (progress := self.progress) < 1.0:
-            if self.clock.position == 0 and self.players and all(not p.span[0] <= progress < p.span[1] for p in self.players):
+            if self.clock.position == 0 and self.players and not any(self._takes_part(i, progress) for i in self.walk):
                 raise UsageError("no player moves at this point of the budget: the spans of the players leave a gap")
             self._agree_on_time()
             # Before whoever comes next moves: a span need not end with a move of its player.
             self._end_spans(progress)
             index = self.walk[self.clock.position]
-            span = self.players[index].span
-            moves = span[0] <= progress < span[1]
+            moves = self._takes_part(index, progress)
             if moves:
                 self.move(index, progress)
                 self.clock.step += 1
@@ -262,13 +264,18 @@ class Trainer:
                 return True
         return False
 
+    def _takes_part(self, index: int, progress: float) -> bool:
+        """Whether the span of a player has begun, and is not over."""
+        start, stop = self.players[index].span
+        return start <= progress < stop
+
     def _agree_on_time(self) -> None:
         """Where the clock on the wall decides, every rank goes by the first one's."""
         if self.ranks > 1 and self.rounds is None:
             self._agreed = distributed.first(self.seconds)
 
     def _marks(self) -> dict[int, int]:
-        return {parts: int(self.progress * parts) for parts in (VALIDATIONS, PICTURES, LINES, LOOKS)}
+        return {parts: int(self.progress * parts) for parts in (VALIDATIONS, PICTURES, LOOKS)}
 
     def _passed(self, marks: dict[int, int], parts: int) -> bool:
         """Whether another of `parts` equal shares of the budget is done since the last time."""
@@ -286,7 +293,7 @@ class Trainer:
         """Between two moves: log, validate, draw, save, stop. True to stop early."""
         if self.clock.step % CHECK_EVERY == 0:
             self.guard.check(self.clock.step)
-        if self.clock.position == 0 and self._passed(marks, LINES):
+        if self._line_is_due():
             self._log()
         if self.progress < 1.0:
             if self._passed(marks, LOOKS):
@@ -308,6 +315,16 @@ class Trainer:
         if self.progress < 1.0 or self._stop.number:
             self._save_if_due()
         return False
+
+    def _line_is_due(self) -> bool:
+        """Whether another share of the budget has passed since the last line, and one may stand here: where nobody moves any more in
+        this round, and now and then within a phase of many moves."""
+        progress, position = self.progress, self.clock.position
+        due = int(progress * LINES)
+        if due == self.clock.line or (position % PHASE and any(self._takes_part(i, progress) for i in self.walk[position:])):
+            return False
+        self.clock.line = due
+        return True
 
     def _save_if_due(self) -> None:
         moves, seconds = self.settings.interval

@@ -106,11 +106,18 @@ def test_both_kinds_are_changed_before_they_are_judged():
     assert fake.grad.abs().sum() > 0
 
 
-def test_an_adaptive_game_of_pairs_takes_in_differences():
-    one = augmentation(strength=None)
+@pytest.mark.parametrize("rules", [Rules(relativistic=True), Rules(loss="wasserstein")])
+@pytest.mark.parametrize("constant", [-5, 5])
+def test_an_adaptive_game_of_differences_takes_in_differences(rules, constant):
     x = torch.zeros(8, 2, 12, 9)
-    discriminator_loss(lambda x: x.flatten(1).mean(1) - 5, x + 1, x, Rules(relativistic=True), augmentation=one)
-    assert float(one.known) > 0
+    for sign in (1, -1):
+        one = augmentation(strength=None)
+        discriminator_loss(lambda x: x.flatten(1).mean(1) + constant, x + sign, x, rules, augmentation=one)
+        assert float(one.known) * sign > 0
+
+
+def test_an_adaptive_game_of_logits_takes_in_those_of_real_examples():
+    x = torch.zeros(8, 2, 12, 9)
     other = augmentation(strength=None)
     discriminator_loss(lambda x: x.flatten(1).mean(1) - 5, x + 1, x, Rules(), augmentation=other)
     assert float(other.known) < 0

@@ -79,7 +79,8 @@ class Augmentation(nn.Module):
 
     Arguments:
         changes: names in `CHANGES`; they are made in that order.
-        strength: in [0, 1]. None: it starts at 0 and rises where E sign D(x) of real examples is above 0.6, and falls where it is below.
+        strength: in [0, 1]. None: it starts at 0 and rises where E sign D(x) of real examples is above 0.6, and falls where it is below;
+            of D(x) - D(G(z)) where that alone has a meaning.
 
     Raises `UsageError` for a strength without changes, and for changes of anything but images.
 
