@@ -24,7 +24,7 @@ def build(name: str, source: str, **config):
 class FakeRun:
     """A run that was never trained."""
 
-    step = 3
+    step, label = 3, "vae"
 
     def __init__(self, path, model, dataset, lines=()):
         self.path, self._model, self._dataset, self._lines = path, model, dataset, list(lines)

@@ -200,7 +200,7 @@ def test_growth_is_what_each_size_drew_in_its_time(tmp_path, capsys):
     assert main(["train", "--run", str(other), "--resume", "--quiet"]) == 0
     assert Run.open(other).milestones() == run.milestones()
     assert main(["train", "gan", "--data", str(tmp_path / "images.npz"), "--run", str(tmp_path / "gan"), "--steps", "2", "--quiet"]) == 0
-    assert "for models that grow" in refused(capsys, "plot", str(tmp_path / "gan"), "growth")
+    assert "needs a model that grows" in refused(capsys, "plot", str(tmp_path / "gan"), "growth")
 
 
 @pytest.mark.parametrize("shape", [(1, 23, 18), (3, 8, 8)])

@@ -42,7 +42,7 @@ def stages(model: Model, run: Run | None, n: int) -> tuple[list[str], Tensor]:
     figures.images_only(model, "growth")
     if run is None or not model.milestones:
         what = (
-            "is read from the run that a model grew in: give it" if model.milestones else "is for models that grow, and this one does not"
+            "is read from the run that a model grew in: give it" if model.milestones else "needs a model that grows, and this one does not"
         )
         raise UsageError(f"the figure growth {what}")
     passed = run.milestones()
