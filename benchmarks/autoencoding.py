@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from idle import described, rehearsed, trained
+from idle import Record, described, kept, rehearsed, rounds, trained
 
 import pofx
 from pofx import data, examples
@@ -178,14 +178,14 @@ def main() -> int:
         dataset = data.load("fashion_mnist", data.Options(bits=1 if system.measured == "nll" else None))
         path = options.folder / f"{name.replace(' ', '-').replace(',', '')}-{options.seed}"
         before = results.get(name, {})
-        rounds = before.get("idle_rounds")
+        known: Record | None = before.get("idle_rounds")
         if options.rehearse:
-            rounds = rehearsed(system.model, dataset, system.minutes, **dict(system.config))
-            results[name] = {"seeds": {}, **before, "idle_rounds": rounds}
+            known = rehearsed(system.model, dataset, system.minutes, **dict(system.config))
+            results[name] = {"seeds": {}, **before, "idle_rounds": known}
             RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-            print(f"{name:24s} {rounds:,} rounds in {system.minutes:g} minutes", flush=True)
+            print(f"{name:24s} {rounds(known):,} rounds in {system.minutes:g} minutes", flush=True)
             continue
-        run = trained(system.model, dataset, path, options.seed, system.minutes, rounds, any_speed=options.any_speed, **dict(system.config))
+        run = trained(system.model, dataset, path, options.seed, system.minutes, known, any_speed=options.any_speed, **dict(system.config))
         model = pofx.load(run.path)
         measured = {
             "nll": lambda model, dataset: negative_log_likelihood(model, dataset, options.images, options.samples, many=options.many),
@@ -196,16 +196,12 @@ def main() -> int:
         missed += not held
         made = {
             "seed": options.seed,
-            "config": run.info["config"],
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "hardware": hardware(),
             "versions": versions(),
         }
-        row = made | described(run) | found | {"target": system.target}
-        if row["by_the_clock"] and not options.any_speed:
-            rounds = row["rounds"]
-        # What a busy machine trains for, and a row for each seed.
-        results[name] = {"idle_rounds": rounds, "seeds": {**before.get("seeds", {}), str(options.seed): row}}
+        row = made | described(run) | found | {"target": system.target, "any_speed": options.any_speed}
+        results[name] = kept(before, row)
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         goal = "reported only" if system.target is None else f"{'as it must be' if held else 'MISSED'}: at most {system.target}"

@@ -159,7 +159,7 @@ def train_system(name: str, system: System, options: argparse.Namespace, results
         rows[str(seed)] = row
         if not options.any_speed:
             clocked = {model: idle_rounds(row[model] for row in rows.values() if model in row) for model in system.models}
-            known |= {model: rounds for model, rounds in clocked.items() if rounds is not None}
+            known |= {model: record for model, record in clocked.items() if record is not None}
         shown = "  ".join(f"{key} {mine[key]:.4g}" for key in ("frechet", "ratio", "coverage", "found", "filled", "kl") if key in mine)
         beside = f"  ({BASELINE}: {row[BASELINE]['frechet']:.2f}, {row[BASELINE]['coverage']:.2f})" if BASELINE in row else ""
         print(f"  seed {seed:2d}  {mine['rounds']:7,d} rounds  {shown}{beside}  {', '.join(mine['symptoms']) or 'no symptom'}", flush=True)

@@ -151,6 +151,8 @@ def worker(way: str, name: str, fields: dict[str, Any], batch: int, pipe: Connec
     cls, (_, dataset) = discovery.model(name), images()
     torch.manual_seed(0)
     model = cls(dataset.spec, cls.Config(**fields))
+    # What changes with progress is as it is at the end, for loops that have no budget.
+    model.progress.fill_(1.0)
     dtype = pick_precision("auto", torch.device("cpu"))
     rounds = {"trainer": with_trainer, "plain": plain, "bare": bare}[way](model, dataset, batch)
     rounds(5)

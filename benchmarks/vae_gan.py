@@ -19,7 +19,7 @@ import sys
 from typing import Any, cast
 
 import torch
-from idle import described, idle_rounds, rehearsed, trained
+from idle import described, idle_rounds, rehearsed, rounds, trained
 
 import pofx
 from pofx import data, examples, features
@@ -75,7 +75,7 @@ def main() -> int:
     known = last.get("rounds", {}) if last.get("minutes") == options.minutes else {}
     if options.rehearse:
         known = {name: rehearsed(name, dataset, options.minutes) for name in MODELS}
-        print(f"rounds in {options.minutes:g} minutes: {known}")
+        print(f"rounds in {options.minutes:g} minutes: " + ", ".join(f"{rounds(record):,} of {name}" for name, record in known.items()))
         options.out.write_text(json.dumps({**last, "minutes": options.minutes, "rounds": known}, indent=1) + "\n", encoding="utf-8")
         return 0
 
@@ -111,7 +111,7 @@ def main() -> int:
         "samples": options.samples,
         "features": by.name,
         # What a busy machine trains for: of the last runs by the clock of an idle one.
-        "rounds": known | {name: rounds for name, rounds in clocked.items() if rounds is not None},
+        "rounds": known | {name: record for name, record in clocked.items() if record is not None},
         "floor": floor,
         "ratios": ratios,
         "held": held,

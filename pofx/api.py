@@ -141,6 +141,7 @@ def train(
     keep: int = 3,
     patience: int | None = None,
     ema: float | None = None,
+    monitor: bool = True,
     tensorboard: bool = False,
     **config: Any,
 ) -> Run:
@@ -160,7 +161,7 @@ def train(
     settings = Settings(
         steps=steps, epochs=epochs, minutes=minutes, seed=seed, batch_size=batch_size, accumulate=accumulate,
         precision=precision, device=device, checkpoint_every=str(checkpoint_every), keep=keep, patience=patience,
-        ema=ema, tensorboard=tensorboard,
+        ema=ema, monitor=monitor, tensorboard=tensorboard,
     )  # fmt: skip
     cls = discovery.model(model) if isinstance(model, str) else model
     name = model if isinstance(model, str) else cls.__name__.lower()

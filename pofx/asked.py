@@ -9,7 +9,7 @@ from jaxtyping import Integer, Shaped
 from torch import Tensor
 
 from pofx import discovery, examples
-from pofx.core import Attributes, Classes, Label, Model, Noise, UsageError
+from pofx.core import Attributes, Classes, Label, Model, Noise, UsageError, mix
 from pofx.data import everything
 from pofx.nn.labels import Condition
 from pofx.progress import tell, warn
@@ -90,11 +90,16 @@ def labels(model: Model, text: str | None, n: int, seed: int) -> Shaped[Tensor, 
         raise UsageError(f"this model was trained without labels: leave --label out{instead}")
     # Drawn here and not in the model, so that they can be written beside the samples.
     if text is None:
-        return condition.draw(Noise(seed, n, device=model.device))
+        return condition.draw(_noise(seed, n, model.device))
     wanted = parse(text, condition.meaning)
     if isinstance(wanted, dict):
-        return condition.complete(wanted, Noise(seed, n, device=model.device))
+        return condition.complete(wanted, _noise(seed, n, model.device))
     return torch.tensor(wanted)[torch.arange(n) * len(wanted) // n]
+
+
+def _noise(seed: int, n: int, device: torch.device | str = "cpu") -> Noise:
+    """What labels are drawn from: examples of equal seed have a stream of their own, and a label must not tell anything of them."""
+    return Noise(mix(seed, "labels"), n, device=device)
 
 
 def shown(condition: Condition, each: int, most: int, seed: int) -> tuple[list[str], Shaped[Tensor, "n ..."]]:
@@ -112,4 +117,4 @@ def shown(condition: Condition, each: int, most: int, seed: int) -> tuple[list[s
             mean, std = (meaning.mean or (0.0,) * len(meaning.names))[i], (meaning.std or (1.0,) * len(meaning.names))[i]
             rows += [(f"{name} {value:.3g}", {i: value}) for value in (mean - 1.5 * std, mean, mean + 1.5 * std)]
     # The same noise in each row: what differs is what was asked for.
-    return [name for name, _ in rows[:most]], torch.cat([condition.complete(given, Noise(seed, each)) for _, given in rows[:most]])
+    return [name for name, _ in rows[:most]], torch.cat([condition.complete(given, _noise(seed, each)) for _, given in rows[:most]])

@@ -19,7 +19,7 @@ from pofx.findings import NORMAL_95, number
 from pofx.run import INFO, Run
 
 #: Settings that say how a run was made, not what it computes; those of one column may differ in them.
-FREE = frozenset({"seed", "device", "keep", "checkpoint_every", "tensorboard"})
+FREE = frozenset({"seed", "device", "keep", "checkpoint_every", "monitor", "tensorboard"})
 #: Held-out images beside the samples.
 IMAGES = 64
 
@@ -99,7 +99,7 @@ def columns(measurements: Sequence[tuple[Run, Report]]) -> tuple[Column, ...]:
         else:
             room.append((run, found))
     made = [group for same in groups.values() for group in same]
-    models = [group[0][0].info["model"] for group in made]
+    models = [group[0][0].label for group in made]
     paths = [group[0][0].path for group in made]
     named: list[Column] = []
     for group, model, path in zip(made, models, paths, strict=True):

@@ -514,6 +514,12 @@ class Model(nn.Module, ABC):
         return 1.0 if share == 0 else min(1.0, float(self.progress) / share)
 
     @property
+    def milestones(self) -> Mapping[str, float]:
+        """Points of the budget, in progress and rising, after which samples are made in another way than before, and the names of what
+        ends there; a run keeps a picture of each."""
+        return {}
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Sentences about what was chosen from the data, told before training."""
         return ()
@@ -531,6 +537,10 @@ class Model(nn.Module, ABC):
     def symptoms(self, batch: Batch) -> Mapping[str, str]:
         """What is wrong with the model, as held-out examples show it: for each symptom its name and one sentence with what
         was seen, what it means and what to change. Asked of the averaged weights at each validation."""
+        return {}
+
+    def signs(self, batch: Batch) -> Mapping[str, float]:
+        """Numbers about the model as held-out examples show them, by name, "panel/term"; logged when symptoms are asked for."""
         return {}
 
     @property
@@ -630,6 +640,10 @@ class Predicts(Capability):
     @abstractmethod
     def logits(self, x: Int64[Tensor, "batch time"]) -> Float[Tensor, "batch time vocabulary"]:
         """Whose softmax is P(x_t | x_1, ..., x_{t-1}) for all symbols at each place t; texts may be of any length."""
+
+    def stretches(self, x: Int64[Tensor, "batch time"]) -> Iterator[Float[Tensor, "batch stretch vocabulary"]]:
+        """The same for one stretch of x after the other: a model that carries a state on holds few logits of a long text at once."""
+        yield self.logits(x)
 
 
 class Completes(Capability):

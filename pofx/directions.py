@@ -1,4 +1,5 @@
-"""Directions in the space of codes along which what is decoded becomes one of a class: found, measured, kept, used in sampling."""
+"""Directions in the space of codes along which what is decoded becomes one of a class, gains an attribute or grows in a value: found,
+measured, kept, used in sampling."""
 
 import dataclasses
 import pathlib
@@ -8,13 +9,13 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal
 
 from pofx import checkpoint, discovery, examples, figures
-from pofx.core import Classes, Classifies, CodePrior, Decodes, Model, Noise, UsageError, mix
+from pofx.core import Attributes, Classes, Classifies, CodePrior, Decodes, Encodes, Label, Model, Noise, UsageError, Values, mix
 from pofx.data.files import whole
 from pofx.data.images import grid
 from pofx.data.labels import adapt, from_array
@@ -74,16 +75,18 @@ def judge(model: Model, of: Run, reference: str | None) -> Judge:
 
 @dataclasses.dataclass(frozen=True)
 class Directions:
-    """Directions in the space of codes, one a class, each as long as one standard deviation of the prior.
+    """Directions in the space of codes, one a class, an attribute or a value, each as long as one standard deviation of the prior.
 
-    names: of the classes. vectors: (classes, latent). accuracy: share of codes left out of the fit whose class is named right by
-    the linear map that the directions come from; often: that of always naming the commonest class.
+    names: of what they lead to. vectors: (names, latent). accuracy: share of codes left out of the fit whose class, or attributes, are
+    named right by the linear map that the directions come from (of values the share of their variance that it explains); often: that
+    of always naming the commonest. each: (accuracy, often) of every single attribute or value; none for classes.
     """
 
     names: tuple[str, ...]
-    vectors: Float[Tensor, "classes latent"]
+    vectors: Float[Tensor, "names latent"]
     accuracy: float
     often: float
+    each: tuple[tuple[float, float], ...] = ()
 
 
 def find(z: Float[Tensor, "n latent"], label: Int64[np.ndarray, " n"], names: Sequence[str], prior: tuple[Tensor, Tensor]) -> Directions:
@@ -126,6 +129,70 @@ def find(z: Float[Tensor, "n latent"], label: Int64[np.ndarray, " n"], names: Se
         accuracy=float(fitted.score(held_y, held_target)),
         often=float(counts.max() / counts.sum()),
     )
+
+
+def find_each(
+    z: Float[Tensor, "n latent"], label: Shaped[np.ndarray, "n names"], meaning: Attributes | Values, prior: tuple[Tensor, Tensor]
+) -> Directions:
+    """A direction for each attribute or value by a regression of its own from codes: for attributes a logistic one, for values of
+    their standard scores a linear one,
+
+        P(a|z) = sigmoid(w . y + b)  or  E v = w . y + b,    y = (z - mean) / scale;    direction: scale w / |w|.
+
+    An attribute with fewer than ten codes of either answer has none, nor has a value with fewer than twenty or that never changes.
+    The penalty is that of `find`.
+
+    Arguments:
+        label: -1, or NaN for values, where it is not known. prior: mean and scale of each unit under the model's prior.
+    Raises `UsageError` where none is left.
+
+    References:
+        Interpreting the Latent Space of GANs for Semantic Face Editing (Shen et al., 2020), https://arxiv.org/abs/1907.10786
+    """
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.model_selection import train_test_split
+
+    mean, scale = prior
+    y = examples.standard_scores(z, mean, scale).numpy()
+    binary, names, vectors, scores = isinstance(meaning, Attributes), [], [], []
+    for name, column in zip(meaning.names, label.T, strict=True):
+        known = column >= 0 if binary else np.isfinite(column)
+        target = column[known] if binary else column[known].astype(np.float64)
+        if (binary and np.bincount(target, minlength=2).min() < LEAST) or len(target) < 2 * LEAST or not target.std():
+            continue
+        if not binary:
+            target = (target - target.mean()) / target.std()
+        fit_y, held_y, fit_target, held_target = train_test_split(
+            y[known], target, test_size=HELD, random_state=0, stratify=target if binary else None
+        )
+        regression = LogisticRegression(C=PENALTY / len(fit_y), max_iter=1000) if binary else Ridge(alpha=len(fit_y) / PENALTY)
+        fitted = regression.fit(fit_y, fit_target)
+        weights = fitted.coef_.reshape(-1)
+        names.append(name)
+        vectors.append(weights / max(np.linalg.norm(weights), 1e-12))
+        scores.append((float(fitted.score(held_y, held_target)), float(max(target.mean(), 1 - target.mean())) if binary else 0.0))
+    if not names:
+        what = f"{LEAST} codes with an attribute and as many without it" if binary else f"{2 * LEAST} codes with a value that changes"
+        raise UsageError(f"a direction takes {what}, and none of {', '.join(meaning.names[:3])} has them: give more codes")
+    accuracy, often = np.mean(scores, axis=0).tolist()
+    return Directions(tuple(names), torch.from_numpy(np.stack(vectors)).to(torch.float32) * scale, accuracy, often, tuple(scores))
+
+
+def own_codes(model: Model, of: Run, n: int, steps: Steps | None = None) -> tuple[Float[Tensor, "n latent"], Shaped[np.ndarray, "n ..."]]:
+    """Codes that the model itself gives to at most n training examples, with their labels.
+
+    Raises `UsageError` for a model that does not encode.
+    """
+    if Encodes not in model.capabilities:
+        raise UsageError(
+            f"this {of.info['model']} does not encode, so that nothing tells the attributes of codes: give some with labels as --codes, "
+            "which `pofx invert` writes, or name classes with --classifier"
+        )
+    train = of.dataset().train
+    parts = train.positions(shuffle=0)[:n].split(PART)
+    batches = [train.batch(part) for part in (parts if steps is None else steps.track(parts, len(parts)))]
+    z = torch.cat([examples.encode(model, batch) for batch in batches]).flatten(1)
+    return z, torch.cat([batch.label for batch in batches if batch.label is not None]).numpy()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,10 +255,25 @@ def picture(model: Model, found: Directions, seen: Effect, judge: Judge, z: Floa
     return figure
 
 
-def describe(found: Directions, seen: Effect) -> str:
+def strip(model: Model, found: Directions, z: Float[Tensor, "n latent"]) -> Figure | None:
+    """A row for each direction, with one example moved along it; None for anything but images."""
+    if model.spec.kind != "images":
+        return None
+    moved = [z[i % len(z)] + strength * vector for i, vector in enumerate(found.vectors) for strength in STRENGTHS]
+    columns = [f"{strength:+g} sd" if strength else "0" for strength in STRENGTHS]
+    image = grid(examples.decode(model, torch.stack(moved)), len(STRENGTHS), gap=figures.GAP)
+    return figures.picture(image, "codes moved along each direction", rows=[figures.shorten(name) for name in found.names], columns=columns)
+
+
+def describe(found: Directions, seen: Effect | None) -> str:
     """The accuracy of the linear map, and a line for each direction."""
     still, two = STRENGTHS.index(0.0), STRENGTHS.index(2.0)
     width = max(map(len, found.names))
+    if seen is None:
+        told = [f"{right:.1%} of held-out codes are told right ({often:.1%} are of the commoner kind)" for right, often in found.each]
+        explained = [f"{right:.0%} of its variance over held-out codes is explained" for right, _ in found.each]
+        said = told if found.often else explained
+        return "\n".join(f"{name:<{width}}  {line} by a linear map" for name, line in zip(found.names, said, strict=True))
     lines = [f"a linear map names {found.accuracy:.1%} of held-out codes right ({found.often:.1%} are of the commonest class)"]
     lines += [
         f"{name:<{width}}  {seen.shown[i, still]:4.0%} named so, {seen.shown[i, two]:4.0%} at +2 sd, where {seen.changed[i, two]:4.0%} of the "
@@ -209,12 +291,13 @@ def default(run: Run) -> pathlib.Path:
     return run.path / FOLDER / f"{run.step}.npz"
 
 
-def save(found: Directions, seen: Effect, run: Run, path: pathlib.Path) -> None:
-    """Writes the directions of the run's chosen checkpoint, and what they do."""
+def save(found: Directions, seen: Effect | None, run: Run, path: pathlib.Path) -> None:
+    """Writes the directions of the run's chosen checkpoint, and what they do where that was measured."""
+    effect = {} if seen is None else {"strengths": np.array(STRENGTHS), "shown": seen.shown, "changed": seen.changed}
     with whole(path) as temporary:
         np.savez_compressed(
             temporary, vectors=found.vectors.numpy(), names=np.array(found.names), accuracy=found.accuracy, often=found.often,
-            strengths=np.array(STRENGTHS), shown=seen.shown, changed=seen.changed, checkpoint=np.array(_hash(run)),
+            each=np.array(found.each), checkpoint=np.array(_hash(run)), **effect,
         )  # fmt: skip
 
 
@@ -252,10 +335,10 @@ def _hash(run: Run) -> str:
     return checkpoint.hash_of(checkpoint.folder(run.checkpoints, run.step))
 
 
-def labelled_codes(path: pathlib.Path, model: Model, names: Sequence[str]) -> tuple[Float[Tensor, "n latent"], Int64[np.ndarray, " n"]]:
-    """`z` and `label` of a file that `pofx encode` or `pofx invert` wrote, in the numbering of `names`.
+def labelled_codes(path: pathlib.Path, model: Model, meaning: Label) -> tuple[Float[Tensor, "n latent"], Shaped[np.ndarray, "n ..."]]:
+    """`z` and `label` of a file that `pofx encode` or `pofx invert` wrote, of classes in the numbering of `meaning`.
 
-    Raises `UsageError` for other files, codes of another length and labels that are no classes.
+    Raises `UsageError` for other files, codes of another length and labels of another kind.
     """
     if not path.is_file():
         raise UsageError(f"there is no file {path}: `pofx encode RUN --out codes.npz` writes one")
@@ -263,10 +346,10 @@ def labelled_codes(path: pathlib.Path, model: Model, names: Sequence[str]) -> tu
     z, latent = content["z"], cast(Decodes, model).prior().event_shape.numel()
     if z.ndim != 2 or z.shape[1] != latent or z.dtype.kind != "f" or not np.isfinite(z).all():
         raise UsageError(f"z of {path} has the shape {z.shape}, and codes of this model are finite rows of {latent}: give its own codes")
-    labels = from_array(content["label"], source=str(path))
+    labels = from_array(content["label"], None if isinstance(meaning, Classes) else meaning.names, source=str(path))
     if len(labels.value) != len(z):
         raise UsageError(f"{path} has {len(z):,} codes and {len(labels.value):,} labels: give one each")
-    return torch.from_numpy(z.astype(np.float32)), adapt(labels, Classes(tuple(names))).value.numpy()
+    return torch.from_numpy(z.astype(np.float32)), adapt(labels, meaning).value.numpy()
 
 
 # ------------------------------------------------------------------------------------------------------------ in sampling

@@ -160,7 +160,7 @@ def evaluate(
     Arguments:
         run_or_model: a run, its folder, or a model (which then needs `data`).
         data: a data set or source; by default the run's own. Baselines are fitted to the training part of the run's own.
-        full: 10,000 samples, and bounds over the whole part with 5,000 importance samples.
+        full: 10,000 samples, likelihoods over the whole part, and bounds with 5,000 importance samples.
         features: what samples are compared in, see `pofx.features.choose`.
         part: test or validation.
         quiet: no bar.
@@ -172,7 +172,7 @@ def evaluate(
         from pofx.run import Run
 
         run = Run.open(run_or_model)
-        model, step, name = run.model(), run.step, run.info["model"]
+        model, step, name = run.model(), run.step, run.label
     dataset, train = _datasets(model, run, data)
     found, held = examples.held_out(dataset) if part is None else (part, getattr(dataset, part))
     if held is None or found == "train":

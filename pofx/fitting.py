@@ -34,7 +34,7 @@ class Result:
     """A prior as it was fitted and kept, and how likely it makes held-out codes, in nats a code.
 
     nats: under the prior. gaussian: under one Gaussian of the mean and covariance of training codes. own: under the model's
-    own prior; None where that is no density of all numbers of a code, so that they cannot be compared.
+    own prior; None where that is no density of all numbers of a code, so that they cannot be compared, or rules some codes out.
     codes, part: how many held-out codes, and of which part of the data.
     """
 
@@ -95,17 +95,17 @@ def fit(reference: str | Run, kind: str, *, name: str | None = None, seed: int =
         gaussian = Normal(0.0, variances.sqrt()).log_prob(scale * priors.place(held, mean, axes, scale)).sum(1)
         before: Distribution = model.prior()  # type: ignore[attr-defined]
         # A probability of single codes, or a density in fewer directions, cannot stand beside densities.
-        own = float(before.log_prob(held).mean()) if len(axes) == z.shape[1] and not examples.discrete(before) else None
+        own = float(before.log_prob(held).mean()) if len(axes) == z.shape[1] and not examples.discrete(before) else -math.inf
         nats = float(prior.log_prob(held).mean())
         if not math.isfinite(nats):
             raise UsageError(f"the {kind} fitted to the codes of {run.path} is not finite on held-out codes: take another --kind")
-        result = Result(prior, nats, float(gaussian.mean()), own, len(held), part)
+        result = Result(prior, nats, float(gaussian.mean()), own if math.isfinite(own) else None, len(held), part)
         facts = {
             "seed": seed,
             "codes": len(fitted),
             "nats": result.nats,
             "gaussian": result.gaussian,
-            "own": own,
+            "own": result.own,
             "held": [len(held), part],
         }
         return dataclasses.replace(result, prior=priors.save(run, name, kind, prior, facts))
@@ -113,10 +113,10 @@ def fit(reference: str | Run, kind: str, *, name: str | None = None, seed: int =
 
 def _codes(model: Model, split: Split, run: Run, steps: Steps, limit: int) -> Float[Tensor, "n latent"]:
     """Codes of examples in an order of the hash's choosing."""
-    positions = split.positions(shuffle=0)[:limit].split(examples.PART)
+    positions = split.positions(model.window, shuffle=0)[:limit].split(examples.PART)
     found = []
     for rows in steps.track(positions, len(positions)):
-        batch = split.batch(rows)
+        batch = split.batch(rows, window=model.window)
         z = examples.encode(model, batch)
         label = examples.conditions(model, batch.label)
         # Without its label an example's code says the label as well, which no code does that is decoded under a label.
@@ -134,7 +134,9 @@ def _held(model: Model, dataset: Dataset, run: Run, steps: Steps) -> tuple[str, 
     """Codes of examples that training did not see; those of the test part only where there is no other."""
     for part in ("validation", "test"):
         split = getattr(dataset, part)
-        if split is not None and len(z := _codes(model, split, run, steps, HELD)):
+        # A text may be shorter here than one example.
+        whole = split is not None and (not split.tokens or len(split) >= (model.window or 1))
+        if whole and len(z := _codes(model, split, run, steps, HELD)):
             return part, z
     return "left out training", None
 

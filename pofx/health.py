@@ -29,7 +29,8 @@ KNOWN, GAP, SURE = 0.65, 0.5, 3.0
 BLIND, APART = 0.6, 0.97
 """Accuracy of a blind discriminator at pairs, while nearest neighbours in plain features tell real from generated so well."""
 LIMIT, TIMES = 200.0, 50.0
-"""Logits that no probability needs; and how many times their usual spread, or the usual norm of gradients, is an explosion."""
+"""A gap between logits that no probability needs, whose common height means nothing in games of differences; and how many times their
+usual spread, or the usual norm of gradients, is an explosion."""
 NARROW, TWINS, THIN, BARE = 0.5, 0.3, 0.4, 0.05
 """Diversity below which modes are lost; share of twins above which, at this coverage at most; coverage below which. A generator
 that draws its modes too narrow for a while has twins as well, and leaves none out."""
@@ -131,9 +132,11 @@ def divergence(records: Sequence[Record], now: Record) -> str | None:
     signals = {name: now[name] for name in ("real_logit", "fake_logit", "spread", "judge_gradient", "maker_gradient")}
     if any(math.isinf(value) for value in signals.values()) or any(math.isnan(signals[name]) for name in ("fake_logit", "spread")):
         return "logits or gradients are no longer finite"
-    largest = max(abs(now["real_logit"]), abs(now["fake_logit"]), now["spread"])
-    if largest > LIMIT:
-        return f"logits have grown to {largest:,.0f}"
+    apart = abs(now["real_logit"] - now["fake_logit"])
+    if max(apart, now["spread"]) > LIMIT:
+        return (
+            f"logits have grown {apart:,.0f} apart between real and generated examples, with a spread of {now['spread']:,.0f} within them"
+        )
     if len(records) < LOOKS:
         return None
     for name, what in _EXPLODE.items():

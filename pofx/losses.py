@@ -191,11 +191,13 @@ class Adversarial:
         real: what the discriminator pays for the logit of a real example.
         fake: what the discriminator pays for the logit of a generated example.
         generator: what the generator pays for the logit of its own example.
+        relative: whether logits are known up to a constant only, so that a single one says nothing.
     """
 
     real: Callable[[Tensor], Tensor]
     fake: Callable[[Tensor], Tensor]
     generator: Callable[[Tensor], Tensor]
+    relative: bool = False
 
     def of_real(self, logits: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
         """The discriminator's mean loss on real examples."""
@@ -219,7 +221,7 @@ ADVERSARIAL: Mapping[AdversarialName, Adversarial] = {
         real=lambda d: 0.5 * (d - 1).square(), fake=lambda d: 0.5 * (d + 1).square(), generator=lambda d: 0.5 * (d - 1).square()
     ),
     "hinge": Adversarial(real=lambda d: F.relu(1 - d), fake=lambda d: F.relu(1 + d), generator=lambda d: -d),
-    "wasserstein": Adversarial(real=lambda d: -d, fake=lambda d: d, generator=lambda d: -d),
+    "wasserstein": Adversarial(real=lambda d: -d, fake=lambda d: d, generator=lambda d: -d, relative=True),
 }
 """The adversarial losses by name, with s the sigmoid and d = D(x) the logit:
 

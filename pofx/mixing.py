@@ -133,5 +133,6 @@ def _save(whole: Model, dataset: Dataset, runs: list[Run], names: list[str], out
             training={},
         )
         seconds += sum(run.info.get("seconds", 0.0) for run in runs)
-        run.update(status="finished", last=step, hybrid=names, seconds=round(seconds, 3), exact=all(r.info["exact"] for r in runs))
+        exact = all(r.info["exact"] for r in runs)
+        run.update(status="finished", last=step, hybrid=True, parts=names, seconds=round(seconds, 3), exact=exact)
     return Run.open(run.path)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pofx import checkpoint, distributed, examples, health
+from pofx import distributed, examples, health, recovery
 from pofx.core import Batch
 from pofx.guard import Diverged
 
@@ -20,6 +20,8 @@ WATCHED = 512
 class Monitor:
     """Asks a model for its symptoms and looks at its game: each failure is told when it comes, and kept in run.json while it stays.
 
+    Where it is switched off, nothing is asked, told or held against a training.
+
     Arguments:
         split: of held-out examples.
     """
@@ -28,17 +30,23 @@ class Monitor:
         self.trainer, self.split = trainer, split
         # What was told before a run was stopped is not news.
         self.symptoms: dict[str, str] = dict(trainer.run.info.get("symptoms", {})) if trainer.run is not None else {}
+        self._judged: tuple[tuple[int, int], str | None] | None = None
         self._asked = {name: sentence for name, sentence in self.symptoms.items() if name not in health.NAMES}
 
     @torch.no_grad()
     def look(self) -> None:
         """Asks the averaged model, between two moves."""
         model, trainer = self.trainer.average, self.trainer
+        if not trainer.settings.monitor:
+            return
         # A text is not sorted, and may be shorter than a window; files of other examples often are sorted.
         batch = examples.first(self.split, WATCHED, model.window) if self.split.tokens else examples.some(self.split, WATCHED)
         label = None if batch.label is None else batch.label.to(trainer.device)
-        self._asked = dict(model.symptoms(Batch(batch.x.to(trainer.device), label)))
+        shown = Batch(batch.x.to(trainer.device), label)
+        self._asked = dict(model.symptoms(shown))
         self.tell()
+        if signs := model.signs(shown):
+            trainer.write(dict(signs))
 
     def watch(self, *, last: bool = False) -> None:
         """Takes the signals of the game, between two moves: where enough has happened since the last time, or at the end."""
@@ -72,14 +80,19 @@ class Monitor:
         return not distributed.agree(int(self._divergence() is not None))
 
     def _divergence(self) -> str | None:
-        vitals = self.trainer.vitals
-        return None if vitals is None else health.divergence(vitals.history(), vitals.game())
+        vitals, clock = self.trainer.vitals, self.trainer.clock
+        if vitals is None:
+            return None
+        # Between two moves it stays what it was.
+        now = (clock.step, len(clock.rollbacks))
+        if self._judged is None or self._judged[0] != now:
+            self._judged = (now, health.divergence(vitals.history(), vitals.game()))
+        return self._judged[1]
 
     def check(self) -> None:
-        """Raises `Diverged` where the game diverges and there is a checkpoint to go back to; where there is none it goes on,
-        and the symptom stays."""
+        """Raises `Diverged` where the game diverges and there is a checkpoint to go back to, one that was in order; where there is
+        none it goes on, and the symptom stays."""
         trainer, seen = self.trainer, self._divergence()
-        kept = trainer.run is not None and bool(checkpoint.steps(trainer.run.checkpoints))
-        if distributed.agree(int(seen is not None)) and distributed.agree(int(kept)):
+        if distributed.agree(int(seen is not None)) and distributed.agree(int(recovery.passed(trainer) is not None)):
             what = seen or "another rank saw a divergence"
             raise Diverged(f"{what} at move {trainer.clock.step:,}", "a smaller learning rate may help")

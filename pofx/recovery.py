@@ -43,6 +43,13 @@ def _sound(trainer: "Trainer") -> Iterator[tuple[int, dict[str, Any], dict[str, 
             trainer.display.warn(f"{error}; using the checkpoint before it")
 
 
+def passed(trainer: "Trainer") -> tuple[int, dict[str, Any], dict[str, dict[str, Tensor]]] | None:
+    """The newest sound checkpoint that the monitor passed; None where there is none."""
+    if trainer.run is None:
+        return None
+    return next((found for found in _sound(trainer) if found[1]["clock"].get("passed", True)), None)
+
+
 def _restore(trainer: "Trainer", description: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Makes a training what it was when a checkpoint was saved."""
     assert trainer.run is not None
@@ -90,17 +97,17 @@ def roll_back(trainer: "Trainer", error: Diverged) -> None:
 
     What was seen, and so the number of rollbacks and the rate, is committed in the place of that checkpoint before anything
     else happens: a kill in between loses nothing. The seconds that were spent stay spent.
-    Raises `error` where there is nothing to go back to, and `TrainingError` where training has gone back often enough.
+    Raises `error` where there is nothing to go back to or nobody watches, and `TrainingError` where training has gone back often enough.
     """
     run, spent = trainer.run, trainer.seconds
-    if run is None or not {Judges, Samples} <= trainer.model.capabilities:
+    if run is None or not trainer.settings.monitor or not {Judges, Samples} <= trainer.model.capabilities:
         raise error
     if len(trainer.clock.rollbacks) >= ROLLBACKS:
         raise TrainingError(
             f"{error.what}, after training went back {ROLLBACKS} times, to {trainer.clock.factor:g} of its learning rate: the last good "
             f"checkpoint is {run.path}@{run.info['last']}; start again with a smaller learning rate or a stronger penalty"
         ) from error
-    found = next(((step, *content) for step, *content in _sound(trainer) if content[0]["clock"].get("passed", True)), None)
+    found = passed(trainer)
     if found is None:
         raise error
     step, description, tensors = found

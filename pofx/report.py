@@ -31,7 +31,7 @@ def write(run: Run) -> pathlib.Path:
         f'<h2 id="evaluation">Evaluation</h2>{evaluation}',
         f"<h2>Configuration</h2><pre>{page.text(json.dumps(config, indent=1, ensure_ascii=False))}</pre>",
     ]
-    title = f"{info['model']} on {info['data']['source']}"
+    title = f"{chosen.label} on {info['data']['source']}"
     return page.write(chosen.path / NAME, page.document(title, discovery.summary("models", info["model"]), sections))
 
 
@@ -70,7 +70,8 @@ def facts(run: Run) -> list[tuple[str, str]]:
     spec = data.get("spec") or {}
     shape = " x ".join(map(str, spec.get("shape") or ())) or f"{spec.get('vocabulary', 0):,} symbols"
     facts = {
-        "model": info["model"],
+        "model": run.label,
+        "hybrid of": ", ".join(info.get("parts", ())),
         "parameters": f"{info['parameters']:,}" if info.get("parameters") else "",
         "networks of one's own": _listed(info.get("custom")),
         "data": data["source"],
@@ -103,7 +104,7 @@ def _pictures(run: Run) -> list[str]:
         try:
             shown = ""
             if name == SAMPLES and specimens.readable(dataset):
-                shown = specimens.show({run.info["model"]: specimens.draw(model, dataset)}, dataset)
+                shown = specimens.show(specimens.each(run.label, model, dataset), dataset)
             if not shown or dataset.spec.kind != "tokens":
                 shown += page.picture(module.draw(model, dataset, run=run, seed=0), name)
         except UsageError:

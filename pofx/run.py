@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
     from pofx.data import Codec, Dataset, Options
 
-INFO, METRICS = "run.json", "metrics.jsonl"
+INFO, METRICS, SAMPLES = "run.json", "metrics.jsonl", "samples"
+
+#: Images in a picture of samples/.
+PICTURED = 64
 
 
 def hardware() -> dict[str, Any]:
@@ -138,6 +141,11 @@ class Run:
         return run
 
     @property
+    def label(self) -> str:
+        """The model's name; one that was made of several trained ones says so."""
+        return f"{self.info['model']} (hybrid)" if self.info.get("parts") else str(self.info["model"])
+
+    @property
     def checkpoints(self) -> pathlib.Path:
         """The folder of checkpoints."""
         return self.path / "checkpoints"
@@ -176,6 +184,11 @@ class Run:
             progress.warn(sentence)
         return model.to(device).eval().requires_grad_(False)
 
+    def training_state(self) -> "dict[str, torch.Tensor]":
+        """Buffers of the model at this checkpoint that training needs and its weights do not hold, by their names in it."""
+        state = self._read()[1][checkpoint.TRAINING]
+        return {name.removeprefix("buffer/"): value for name, value in state.items() if name.startswith("buffer/")}
+
     @property
     def codec(self) -> "Codec":
         """The codec that the run was trained with."""
@@ -206,6 +219,10 @@ class Run:
         """The lines of metrics.jsonl."""
         path = self.path / METRICS
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+    def milestones(self) -> dict[int, str]:
+        """Those of the model that were passed up to this checkpoint, with the moves after which samples/ has a picture of them."""
+        return {line["step"]: line["milestone"] for line in self.metrics() if "milestone" in line and line["step"] <= (self.step or 0)}
 
     # -- writing ---------------------------------------------------------------------------------------------
 

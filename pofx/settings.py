@@ -37,6 +37,9 @@ class Settings(Config):
     """Stop after so many validations (20 are spread over the budget) without a better score."""
     ema: Fraction | None = None
     """Decay of the averaged weights that sampling and evaluation use; by default the model's recipe says."""
+    monitor: bool = True
+    """Watch the training: ask the model for its symptoms, look at a game with a discriminator, and go back where it diverges. It takes
+    3 % of the time at most."""
     tensorboard: bool = False
     """Write TensorBoard events into the run folder (pip install "pofx[track]")."""
 

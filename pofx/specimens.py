@@ -1,6 +1,8 @@
 """Examples as readers of the data know them: a few rows of a table, pieces of text; real ones before those of each model."""
 
+import inspect
 from collections.abc import Mapping
+from typing import cast
 
 from jaxtyping import Shaped
 from torch import Tensor
@@ -11,6 +13,8 @@ from pofx.data.dataset import Dataset
 
 #: Rows of a table, texts, and lines of one text that are shown of each model.
 ROWS, TEXTS, LINES = 5, 2, 16
+#: At which texts are drawn, where a model has one: likely ones, bolder ones, and those of the model's own distribution.
+TEMPERATURES = (0.5, 0.8, 1.0)
 
 
 def readable(dataset: Dataset) -> bool:
@@ -22,6 +26,14 @@ def draw(model: Model, dataset: Dataset) -> Shaped[Tensor, "n ..."]:
     """As many samples as are shown, a function of one seed. Raises `UsageError` for a model that draws nothing."""
     discovery.require(model, Samples, what="the list of samples")
     return examples.draw(model, TEXTS if dataset.spec.kind == "tokens" else ROWS)
+
+
+def each(name: str, model: Model, dataset: Dataset) -> dict[str, Shaped[Tensor, "n ..."]]:
+    """The same by what they are of: of a text at each temperature, where the model has one."""
+    drawn = draw(model, dataset)
+    if dataset.spec.kind != "tokens" or "temperature" not in inspect.signature(cast(Samples, model).sample).parameters:
+        return {name: drawn}
+    return {f"{name}, temperature {t:g}": drawn if t == 1 else examples.draw(model, TEXTS, temperature=t) for t in TEMPERATURES}
 
 
 def show(drawn: Mapping[str, Shaped[Tensor, "n ..."]], dataset: Dataset) -> str:

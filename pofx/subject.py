@@ -37,7 +37,7 @@ class Subject:
         model: in evaluation mode.
         train: the data set that the model was trained on; baselines and features are fitted to its training part.
         dataset: what it is measured on. held, part: the part of it that training did not see, and its name.
-        full: more samples, and bounds over the whole part.
+        full: more samples, and likelihoods over the whole part.
         wanted: features to compare samples in, as `features.choose` takes them.
         info: run.json of the run, where there is one.
     """
@@ -65,15 +65,14 @@ class Subject:
     # ------------------------------------------------------------------------------------------------ examples
 
     def batches(self, limit: int | None = None) -> Iterator[Batch]:
-        """Held-out examples on the model's device, with a bar: all in the order of the file, or `limit` of them, of a text
-        from the first on, of other data in the order of `real`, since files are often sorted."""
-        if limit is not None and not self.held.tokens:
-            positions = self.held.positions(shuffle=0)[:limit].split(examples.PART)
-            return self.track((self.held.batch(part, device=self.model.device) for part in positions), len(positions))
-        windows = math.ceil(len(self.held) / self.model.window) if self.held.tokens and self.model.window else len(self.held)
-        total = min(windows, limit or windows)
-        parts = self.held.batches(examples.PART, window=self.model.window, device=self.model.device, limit=limit)
-        return self.track(parts, math.ceil(total / examples.PART))
+        """Held-out examples (windows of a text) on the model's device, with a bar: all in the order of the file, or, where there
+        are more, `limit` of them in the order of `real`, since files are often sorted."""
+        window, device = self.model.window, self.model.device
+        total = math.ceil(len(self.held) / window) if self.held.tokens and window else len(self.held)
+        if limit is None or (self.held.tokens and total <= limit):
+            return self.track(self.held.batches(examples.PART, window=window, device=device), math.ceil(total / examples.PART))
+        positions = self.held.positions(window, shuffle=0)[:limit].split(examples.PART)
+        return self.track((self.held.batch(part, window=window, device=device) for part in positions), len(positions))
 
     def track(self, items: Iterable[Item], total: int) -> Iterator[Item]:
         """The items, with a bar where a person watches."""

@@ -7,7 +7,7 @@ from typing import cast
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from pofx import examples, page
@@ -55,27 +55,48 @@ def windows(length: int, window: int) -> Iterator[tuple[int, int, int]]:
 
 
 def measure(model: Model, text: Split, limit: int | None = None) -> Surprise:
-    """The surprise of each symbol of a text, read as one (see `windows`); `limit`: of its first symbols only."""
+    """The surprise of each symbol of a text, read as one: in one pass by a model that carries a state on, else in windows (see
+    `windows`); `limit`: of its first symbols only."""
     length = len(text) if limit is None else min(limit, len(text))
-    window = model.window or length
-    rows = max(1, min(ROWS, LOGITS // (window * model.spec.vocabulary)))
     found: list[tuple[Tensor, ...]] = []
-    parts = list(windows(length, window))
     with examples.asking(model):
-        for some in (parts[i : i + rows] for i in range(0, len(parts), rows)):
-            # Only the last window of all may be shorter.
-            for same in (
-                [part for part in some if part[1] - part[0] == size] for size in sorted({b - a for a, b, _ in some}, reverse=True)
-            ):
-                size = same[0][1] - same[0][0]
-                x = text.batch(torch.tensor([start for start, _, _ in same]), window=size, device=model.device).x
-                log_p = cast(Predicts, model).logits(x).double().log_softmax(-1)
-                best = log_p.max(-1)
-                taken = log_p.gather(2, x[..., None])[..., 0]
-                counted = torch.arange(size) >= torch.tensor([first - start for start, _, first in same])[:, None]
-                found.append(tuple(values.cpu()[counted] for values in (x, -taken, best.indices, best.values.exp())))
+        for x, logits in (_carried if model.order == "lanes" else _windowed)(model, text, length):
+            log_p = logits.double().log_softmax(-1)
+            best = log_p.max(-1)
+            taken = log_p.gather(1, x[:, None])[:, 0]
+            found.append(tuple(values.cpu() for values in (x, -taken, best.indices, best.values.exp())))
     tokens, nats, expected, chance = (torch.cat(values).numpy() for values in zip(*found, strict=True))
     return Surprise(tokens, nats, expected, chance)
+
+
+def context(model: Model) -> str:
+    """What each symbol is read after, in words that go on a sentence; empty where that is all before it."""
+    if not model.window or model.order == "lanes":
+        return ""
+    return f", of which each token sees the last {model.window // 2:,} or more, where there are so many"
+
+
+def _carried(model: Model, text: Split, length: int) -> Iterator[tuple[Int64[Tensor, " some"], Float[Tensor, "some vocabulary"]]]:
+    """The symbols of a text and the logits of each, in its order."""
+    x, done = text.batch(torch.tensor([0]), window=length, device=model.device).x, 0
+    for logits in cast(Predicts, model).stretches(x):
+        yield x[0, done : done + logits.shape[1]], logits[0]
+        done += logits.shape[1]
+
+
+def _windowed(model: Model, text: Split, length: int) -> Iterator[tuple[Int64[Tensor, " some"], Float[Tensor, "some vocabulary"]]]:
+    """The same of a model that reads windows, of which many are read at once."""
+    window = model.window or length
+    rows = max(1, min(ROWS, LOGITS // (window * model.spec.vocabulary)))
+    parts = list(windows(length, window))
+    for some in (parts[i : i + rows] for i in range(0, len(parts), rows)):
+        # Only the last window of all may be shorter.
+        for size in sorted({stop - start for start, stop, _ in some}, reverse=True):
+            same = [part for part in some if part[1] - part[0] == size]
+            x = text.batch(torch.tensor([start for start, _, _ in same]), window=size, device=model.device).x
+            counted = torch.arange(size) >= torch.tensor([first - start for start, _, first in same])[:, None]
+            counted = counted.to(model.device)
+            yield x[counted], cast(Predicts, model).logits(x)[counted]
 
 
 def summary(surprise: Surprise, codec: TokenCodec) -> list[tuple[str, str]]:

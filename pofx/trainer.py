@@ -22,7 +22,7 @@ from pofx.guard import Diverged, Guard
 from pofx.monitor import Monitor
 from pofx.processor import flushed_subnormals, keep_freed_memory
 from pofx.progress import Display
-from pofx.run import Run
+from pofx.run import PICTURED, SAMPLES, Run
 from pofx.settings import Settings, pick_device, pick_precision
 from pofx.signals import Interrupted, Stop
 from pofx.stream import Stream
@@ -33,8 +33,13 @@ if TYPE_CHECKING:
 
 VALIDATIONS, PICTURES, LINES, LOOKS = 20, 10, 1000, 40
 """Evenly spaced over the budget: validations, sample pictures, lines of metrics.jsonl, looks of the monitor at a game."""
+READ, LEAST, MOST = 0.5, 200, 4096
+"""Held-out examples that a validation reads, as a share of those trained on between two of them: as a forward pass is about a third of a
+move, validations take about a sixth of the training's time; but no fewer and no more than so many."""
 CHECK_EVERY = 50
 """Moves between looks at whether everything is finite, on accelerators, where each look waits for the device."""
+PHASE = 50
+"""Places of a round, if it is long, between two at which a line of metrics.jsonl may stand before its end."""
 
 
 class Trainer:
@@ -78,10 +83,13 @@ class Trainer:
         ]
         self.walk = list(itertools.chain.from_iterable([i] * self._moves_in_round(player) for i, player in enumerate(self.players)))
         self.rounds = self._rounds()
+        self.milestones = dict(model.milestones)
+        self._looked = 0.0
         self._free: int | None = None
         self._latest: dict[str, tuple[str, Loss]] = {}
         self.guard = Guard(self.model, run)
-        self.vitals = Vitals.of(self.model, self.average, self.players, dataset, size=settings.batch_size, seed=settings.seed)
+        watched = (self.model, self.average, self.players, dataset)
+        self.vitals = Vitals.of(*watched, size=settings.batch_size, seed=settings.seed) if settings.monitor else None
         self.monitor = Monitor(self, dataset.validation or dataset.train)
         self._stop = Stop(self.display, active=run is not None)
         self._since: float | None = None
@@ -236,17 +244,16 @@ class Trainer:
         self.monitor.check()
 
     def _walk(self) -> bool:
-        marks = self._marks()
+        marks, self._looked = self._marks(), self.progress
         # One reading of the clock a turn: it goes on while we look.
         while (progress := self.progress) < 1.0:
-            if self.clock.position == 0 and self.players and all(not p.span[0] <= progress < p.span[1] for p in self.players):
+            if self.clock.position == 0 and self.players and not any(self._takes_part(i, progress) for i in self.walk):
                 raise UsageError("no player moves at this point of the budget: the spans of the players leave a gap")
             self._agree_on_time()
             # Before whoever comes next moves: a span need not end with a move of its player.
             self._end_spans(progress)
             index = self.walk[self.clock.position]
-            span = self.players[index].span
-            moves = span[0] <= progress < span[1]
+            moves = self._takes_part(index, progress)
             if moves:
                 self.move(index, progress)
                 self.clock.step += 1
@@ -257,13 +264,18 @@ class Trainer:
                 return True
         return False
 
+    def _takes_part(self, index: int, progress: float) -> bool:
+        """Whether the span of a player has begun, and is not over."""
+        start, stop = self.players[index].span
+        return start <= progress < stop
+
     def _agree_on_time(self) -> None:
         """Where the clock on the wall decides, every rank goes by the first one's."""
         if self.ranks > 1 and self.rounds is None:
             self._agreed = distributed.first(self.seconds)
 
     def _marks(self) -> dict[int, int]:
-        return {parts: int(self.progress * parts) for parts in (VALIDATIONS, PICTURES, LINES, LOOKS)}
+        return {parts: int(self.progress * parts) for parts in (VALIDATIONS, PICTURES, LOOKS)}
 
     def _passed(self, marks: dict[int, int], parts: int) -> bool:
         """Whether another of `parts` equal shares of the budget is done since the last time."""
@@ -272,11 +284,16 @@ class Trainer:
         marks[parts] = now
         return passed
 
+    def _reached(self) -> list[str]:
+        """The model's milestones that were passed since the last time."""
+        since, self._looked = self._looked, self.progress
+        return [name for name, point in self.milestones.items() if since < point <= self._looked]
+
     def _after_move(self, marks: dict[int, int]) -> bool:
         """Between two moves: log, validate, draw, save, stop. True to stop early."""
         if self.clock.step % CHECK_EVERY == 0:
             self.guard.check(self.clock.step)
-        if self.clock.position == 0 and self._passed(marks, LINES):
+        if self._line_is_due():
             self._log()
         if self.progress < 1.0:
             if self._passed(marks, LOOKS):
@@ -288,13 +305,26 @@ class Trainer:
                 if self._validate():
                     return True
                 self._go_on()
-            if self._passed(marks, PICTURES):
+            reached = self._reached()
+            if self._passed(marks, PICTURES) or reached:
                 self._pause()
                 self._picture()
+                if reached:
+                    self.write({"milestone": reached[-1]})
                 self._go_on()
         if self.progress < 1.0 or self._stop.number:
             self._save_if_due()
         return False
+
+    def _line_is_due(self) -> bool:
+        """Whether another share of the budget has passed since the last line, and one may stand here: where nobody moves any more in
+        this round, and now and then within a phase of many moves."""
+        progress, position = self.progress, self.clock.position
+        due = int(progress * LINES)
+        if due == self.clock.line or (position % PHASE and any(self._takes_part(i, progress) for i in self.walk[position:])):
+            return False
+        self.clock.line = due
+        return True
 
     def _save_if_due(self) -> None:
         moves, seconds = self.settings.interval
@@ -386,7 +416,7 @@ class Trainer:
         self.average.progress.fill_(1.0)
         total, count = 0.0, 0
         with torch.no_grad():
-            for number, batch in enumerate(split.batches(256, window=self.average.window, device=self.device, limit=4096)):
+            for number, batch in enumerate(split.spread(self._affordable(), 256, window=self.average.window, device=self.device)):
                 self._seed("validation", number)
                 weight = batch.x.numel() if self.dataset.spec.kind == "tokens" else len(batch.x)
                 total += float(self.average.validate(batch)) * weight
@@ -403,15 +433,24 @@ class Trainer:
             self.clock.stale += 1
         return self.settings.patience is not None and self.clock.stale >= self.settings.patience
 
+    def _affordable(self) -> int:
+        """Held-out examples that a validation reads: chosen at the first one from how fast training is, in examples of its budget, so
+        that exact budgets give equal numbers; then the same for all, so that their scores compare."""
+        if self.clock.validated is None:
+            # A model without players is validated once.
+            between = self.examples / (self.progress * VALIDATIONS) if self.players else math.inf
+            self.clock.validated = round(min(MOST, max(LEAST, READ * between)))
+        return self.clock.validated
+
     def _picture(self) -> None:
         """A few samples of the averaged weights, in the data's own units, into samples/."""
         if self.run is None or self.rank > 0 or Samples not in self.average.capabilities:
             return
         kind, codec = self.dataset.spec.kind, self.dataset.codec
-        ending, n = {"images": (".png", 64), "tokens": (".txt", 2), "sequences": (".npz", 64)}.get(kind, (".csv", 500))
+        ending, n = {"images": (".png", PICTURED), "tokens": (".txt", 2), "sequences": (".npz", 64)}.get(kind, (".csv", 500))
         if kind == "vectors" and not self.dataset.spec.columns:
             ending = ".png" if self.dataset.spec.shape[0] > 1 else ".csv"
-        folder = self.run.path / "samples"
+        folder = self.run.path / SAMPLES
         folder.mkdir(exist_ok=True)
         with torch.no_grad():
             x = cast(Samples, self.average).sample(n, noise=Noise(self.settings.seed, n, device=self.device))

@@ -3,6 +3,7 @@
 A *look* turns the present state of a training into a few numbers, whose names are `SIGNALS`; `pofx.health` reads them.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -55,8 +56,8 @@ NaN where there is none."""
 class Fixed(Noise):
     """The same random numbers again after each `again`, drawn once."""
 
-    def __init__(self, seed: int, n: int, *, device: torch.device | str = "cpu") -> None:
-        super().__init__(seed, n, device=device)
+    def __init__(self, seed: int, n: int, *, first: int = 0, device: torch.device | str = "cpu") -> None:
+        super().__init__(seed, n, first=first, device=device)
         self._kept: list[Tensor] = []
 
     def again(self) -> "Fixed":
@@ -84,7 +85,9 @@ class Vitals:
         self.judges = _judging(model, players, dataset.train.batch(torch.arange(1), device=model.device))
         self.gradients = torch.full((len(players), MOVES), torch.nan, device=model.device)
         self.records = torch.zeros(0, len(SIGNALS), dtype=torch.float64)
-        self.noise = {n: Fixed(mix(seed, "vitals"), n, device=model.device) for n in (JUDGED, WATCHED)}
+        # Some at a time: a whole sample of large images need not fit into memory.
+        starts = range(0, WATCHED, examples.PART)
+        self.noise = [Fixed(mix(seed, "vitals"), examples.PART, first=start, device=model.device) for start in starts]
         self._real: _Real | None = None
 
     @classmethod
@@ -160,12 +163,16 @@ class Vitals:
         return self._real
 
     def _drawn(self, model: Model, n: int) -> Tensor:
+        """The first n samples, in parts that equal the whole."""
         label = self._watched.labels(model, "fake")
-        return cast(Samples, model).sample(n, noise=self.noise[n].again(), label=None if label is None else label[:n])
+        labels = itertools.repeat(None) if label is None else label.split(examples.PART)
+        parts = zip(self.noise[: n // examples.PART], labels, strict=False)
+        return torch.cat([cast(Samples, model).sample(noise.n, noise=noise.again(), label=y) for noise, y in parts])
 
     def _judged(self, x: Tensor, label: Tensor | None) -> Float[Tensor, " n"]:
-        label = None if label is None else label[: len(x)]
-        return cast(Judges, self.model).judge(x, label=label).double().cpu()
+        labels = itertools.repeat(None) if label is None else label[: len(x)].split(examples.PART)
+        parts = zip(x.split(examples.PART), labels, strict=False)
+        return torch.cat([cast(Judges, self.model).judge(part, label=y) for part, y in parts]).double().cpu()
 
     def _samples(self) -> dict[str, float]:
         """How samples of the averaged weights lie among training examples."""

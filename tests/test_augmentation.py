@@ -6,11 +6,14 @@ import pytest
 import torch
 from refusals import refused
 
+import pofx
 from pofx import data, discovery, figures
 from pofx.core import Batch, DataSpec, UsageError
 from pofx.models.adversarial.gan import GAN
+from pofx.nn import augmentation as nn_augmentation
 from pofx.nn.adversarial import Rules, discriminator_loss, generator_loss
 from pofx.nn.augmentation import CHANGES, IMAGES, MOST, TARGET, Augmentation, flip, shift
+from pofx.run import Run
 
 IMAGES_SPEC = DataSpec("images", (2, 12, 9), size=100, bits=8)
 
@@ -103,17 +106,24 @@ def test_both_kinds_are_changed_before_they_are_judged():
     assert fake.grad.abs().sum() > 0
 
 
-def test_an_adaptive_game_of_pairs_takes_in_differences():
-    one = augmentation(strength=None)
+@pytest.mark.parametrize("rules", [Rules(relativistic=True), Rules(loss="wasserstein")])
+@pytest.mark.parametrize("constant", [-5, 5])
+def test_an_adaptive_game_of_differences_takes_in_differences(rules, constant):
     x = torch.zeros(8, 2, 12, 9)
-    discriminator_loss(lambda x: x.flatten(1).mean(1) - 5, x + 1, x, Rules(relativistic=True), augmentation=one)
-    assert float(one.known) > 0
+    for sign in (1, -1):
+        one = augmentation(strength=None)
+        discriminator_loss(lambda x: x.flatten(1).mean(1) + constant, x + sign, x, rules, augmentation=one)
+        assert float(one.known) * sign > 0
+
+
+def test_an_adaptive_game_of_logits_takes_in_those_of_real_examples():
+    x = torch.zeros(8, 2, 12, 9)
     other = augmentation(strength=None)
     discriminator_loss(lambda x: x.flatten(1).mean(1) - 5, x + 1, x, Rules(), augmentation=other)
     assert float(other.known) < 0
 
 
-@pytest.mark.parametrize("name", ["gan", "infogan", "progressive_gan"])
+@pytest.mark.parametrize("name", ["gan", "infogan", "progressive_gan", "style_gan", "vae_gan"])
 def test_every_game_of_images_can_be_augmented(name):
     cls, spec = discovery.model(name), DataSpec("images", (1, 8, 8), size=300, bits=8)
     torch.manual_seed(0)
@@ -125,6 +135,22 @@ def test_every_game_of_images_can_be_augmented(name):
         assert ("augmentation" in loss.metrics) == (player.name == "discriminator")
     before = model.eval().judge(x)
     assert torch.equal(model.judge(x), before)
+
+
+@pytest.mark.parametrize("name", ["gan", "infogan", "progressive_gan", "style_gan", "vae_gan"])
+def test_every_player_that_asks_for_a_judgement_has_what_is_judged_changed(name, monkeypatch):
+    """The generator as well: it must not learn from a discriminator of changed images what unchanged ones are worth."""
+    cls, spec = discovery.model(name), DataSpec("images", (1, 8, 8), size=300, bits=8)
+    torch.manual_seed(0)
+    fields = {"augment": ("shift",), "augment_strength": 1.0}
+    model = cls(spec, dataclasses.replace(cls.recipe(spec, None).config, **fields)).train()
+    counted = []
+    monkeypatch.setattr(model.augmentation, "changed", lambda x: counted.append(len(x)) or x)
+    for player in model.players():
+        counted.clear()
+        player.loss(Batch(torch.rand(8, 1, 8, 8)))
+        made = 16 if name == "vae_gan" else 8
+        assert counted == {"discriminator": [8, 8], "encoder": []}.get(player.name, [made]), player.name
 
 
 def test_what_is_no_image_and_a_strength_of_nothing_are_refused(capsys):
@@ -143,3 +169,22 @@ def test_what_the_discriminator_sees_is_drawn():
     plain = GAN(dataset.spec, GAN.recipe(dataset.spec, None).config).eval()
     with pytest.raises(UsageError, match="nothing is changed"):
         figures.draw("augmentation", plain, dataset)
+
+
+def test_the_strength_is_training_state_and_the_figure_has_that_of_the_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(nn_augmentation, "IMAGES", 3000)  # so that a few moves are seen
+    run = tmp_path / "run"
+    made = pofx.train(
+        "gan", "digits", run=run, steps=80, batch_size=64, quiet=True, report=False, channels=4, augment=("shift",), checkpoint_every="120"
+    )
+    logged = {line["step"]: line["discriminator/augmentation"] for line in made.metrics() if "discriminator/augmentation" in line}
+    assert logged[160] != logged[120] > 0
+    model, dataset = pofx.load(run), data.load("digits")
+    assert not [name for name in model.state_dict() if name.startswith("augmentation")]
+    for step in (120, 160):
+        opened, strength = Run.open(f"{run}@{step}"), logged[step]
+        assert float(opened.training_state()["augmentation.strength"]) == pytest.approx(strength)
+        title = figures.draw("augmentation", opened.model(), dataset, run=opened).texts[-1].get_text()
+        assert f"each in {strength:.0%} of" in title
+        assert "preview" not in title
+    assert "preview" in figures.draw("augmentation", model, dataset).texts[-1].get_text()

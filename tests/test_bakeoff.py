@@ -273,7 +273,7 @@ def test_too_few_minutes_are_refused_with_the_least(tmp_path, source):
         (["--data", "digits", "--minutes", "1", "--seeds", "0"], "at least 1"),
         (["--data", "digits", "--minutes", "1", "--models", "vaee"], "did you mean vae"),
         (["--data", "digitz", "--minutes", "1"], "digits"),
-        (["--data", "digits", "--minutes", "1", "--models", "gpt"], "gpt"),
+        (["--data", "digits", "--minutes", "1", "--models", "ngram"], "ngram"),
         (["--data", "digits", "--minutes", "0.01"], "--minutes"),
     ],
 )

@@ -101,7 +101,7 @@ def test_conditional_without_labels(capsys, data):
 
 
 def test_a_model_of_other_data_says_what_it_takes(capsys, data):
-    err = refused(capsys, "train", "gpt", "--data", data, *TINY)
+    err = refused(capsys, "train", "ngram", "--data", data, *TINY)
     assert "tokens" in err
     assert "images" in err
 

@@ -4,10 +4,12 @@ import dataclasses
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
-from pofx import asked, core, data, discovery
+import pofx
+from pofx import asked, core, data, discovery, examples, fitting
 from pofx.core import Attributes, Batch, Classes, DataSpec, Noise, UsageError, Values
 from pofx.models.adversarial.gan import GAN
 from pofx.models.adversarial.infogan import InfoGAN
@@ -24,6 +26,7 @@ SOME = {
     "attributes": (FLAGS, torch.tensor([[0, 1], [1, 1], [-1, -1], [1, -1]])),
     "values": (VALUES, torch.tensor([[40.0, 175.0], [30.0, 170.0], [NAN, NAN], [50.0, NAN]])),
 }
+SOME_TEXT = {"attributes": "smiling=1", "values": "age=40"}
 KINDS = pytest.mark.parametrize("kind", SOME)
 IMAGES, PLANE = DataSpec("images", (1, 8, 8), size=1000, bits=8), DataSpec("vectors", (2,), size=1000)
 WAYS = ("projection", "concatenation", "auxiliary_classifier")
@@ -172,6 +175,50 @@ def test_samples_of_several_classes_are_as_many_of_each():
     assert asked.labels(plain, None, 4, 0) is None
     with pytest.raises(UsageError, match="without labels"):
         asked.labels(plain, "dog", 4, 0)
+
+
+class Draws(core.Model, core.Samples):
+    """Its examples are what a model may begin with: a long code, a first pixel, a code of two numbers."""
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Config(core.Config):
+        conditional: bool = True
+
+    kinds = frozenset({"vectors"})
+
+    def __init__(self, kind):
+        super().__init__(dataclasses.replace(PLANE, label=SOME[kind][0]), self.Config())
+        self.condition = condition(kind)
+
+    def sample(self, n, *, noise, label=None):
+        again = [Noise(noise.seed, n, first=noise.first) for _ in range(2)]
+        return torch.cat((noise.normal(64), again[0].uniform(1), again[1].normal(2)), 1)
+
+
+@KINDS
+def test_a_label_tells_nothing_of_the_noise_beside_it(kind):
+    from sklearn.ensemble import RandomForestClassifier
+
+    model, n = Draws(kind), 1000
+    x = examples.draw(model, n, seed=3)
+    # A long row of Gaussian numbers comes from pairs of uniform ones, by radius and angle.
+    told = torch.cat((x, x[:, :8].square() + x[:, 8:16].square()), 1).numpy()
+    shown = asked.shown(model.condition, n, 1, 3)[1]
+    for label in [asked.labels(model, None, n, 3), *([] if kind == "classes" else [shown, asked.labels(model, SOME_TEXT[kind], n, 3)])]:
+        last = label.reshape(n, -1)[:, -1]
+        last = (last > last.median()).numpy() if kind == "values" else last.numpy()
+        forest = RandomForestClassifier(50, random_state=0).fit(told[: n // 2], last[: n // 2])
+        often = max((last == value).mean() for value in set(last.tolist()))
+        assert forest.score(told[n // 2 :], last[n // 2 :]) < often + 0.1
+
+
+def test_the_first_pixel_of_an_untrained_model_does_not_go_with_the_label():
+    spec = dataclasses.replace(IMAGES, shape=(1, 2, 2), label=CLASSES, bits=1)
+    model = build(discovery.model("made"), spec, conditional=True, hidden=(8,))
+    label = asked.labels(model, None, 600, 0)
+    first = examples.draw(model, 600, label=label)[:, 0, 0, 0]
+    shares = [float(first[label == i].mean()) for i in range(3)]
+    assert max(shares) - min(shares) < 0.35
 
 
 # ---------------------------------------------------------------------------------------------------------- the models
@@ -351,6 +398,45 @@ def test_both_players_raise_the_information(name):
     assert float(told().terms["information"].detach()) > float(before.terms["information"].detach())
     shared = [p.name for p in model.players() if any(q is next(model.reader.parameters()) for _, q in p.parameters())]
     assert shared == ["discriminator", "generator"]
+
+
+def test_truncation_is_of_the_noise_beside_the_codes():
+    model, seen = build(InfoGAN, PLANE).eval(), []
+    output = model._output
+    model._output = lambda code, noise: seen.append((code, noise)) or output(code, noise)
+    for truncation in (None, 0.5):
+        model.sample(200, noise=Noise(0, 200), truncation=truncation)
+    (code, whole), (same, cut) = seen
+    assert torch.equal(code, same)
+    assert cut.abs().max() <= 0.5 < whole.abs().max()
+    assert whole.std() == pytest.approx(1, abs=0.1)
+    with pytest.raises(UsageError, match="above 0"):
+        model.sample(2, noise=Noise(0, 2), truncation=0.0)
+
+
+def test_the_distribution_of_codes_is_normalised_over_its_support():
+    prior = build(InfoGAN, PLANE, categories=(2, 3), continuous=2).prior()
+    inside = prior.log_prob(prior.sample((5, 7)))
+    assert inside.shape == (5, 7)
+    # 2 x 3 one-hot rows, each over a square of side 2.
+    assert float(inside.exp().mean()) * 2 * 3 * 4 == pytest.approx(1)
+    assert float(inside.std()) == 0
+    code = prior.sample((4,))
+    code[0, 0] = 0.5
+    code[1, 2:5] = 1 / 3
+    code[2, -1] = 1.01
+    assert prior.log_prob(code).isfinite().tolist() == [False, False, False, True]
+
+
+@pytest.mark.parametrize("far", [1.0, 3.0])
+def test_a_prior_is_fitted_to_codes_that_are_numbers_alone(far, tmp_path, monkeypatch):
+    monkeypatch.setattr(examples, "encode", lambda model, batch: far * batch.x.tanh())
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((300, 2)).astype(np.float32))
+    sizes = {"hidden": (8,), "categories": (), "continuous": 2, "latent_dim": 4}
+    pofx.train("infogan", tmp_path / "x.npy", run=tmp_path / "run", steps=1, quiet=True, report=False, **sizes)
+    found = fitting.fit(tmp_path / "run", "gmm")
+    # Beyond [-1, 1] the model's own prior has no density to compare with.
+    assert found.own == (pytest.approx(-2 * math.log(2)) if far == 1 else None)
 
 
 def test_an_infogan_without_codes_is_refused():

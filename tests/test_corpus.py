@@ -13,6 +13,7 @@ from pofx import data
 from pofx.cli import main
 from pofx.core import UsageError
 from pofx.data import Options, bpe, corpus, files, text
+from pofx.data.dataset import Split
 from pofx.data.text import TokenCodec
 from pofx.run import Run
 
@@ -66,15 +67,29 @@ def test_a_large_text_is_mapped_and_nothing_of_it_changes(tmp_path, monkeypatch,
     assert large.codec == small.codec
     assert [large.codec.decode(x) for x in parts(large)] == [small.codec.decode(x) for x in parts(small)]
     kept = sorted((files.cache() / "tokens").glob("*"))
-    assert len(kept) == (0 if tokens == "bytes" else 3)
-    # The file once where its bytes are the symbols, else the file and the numbers of each part.
-    assert len(mapped) == (1 if tokens == "bytes" else 4)
+    # The file once where its bytes are the symbols, else the file and the numbers: of characters all, of runs of bytes those of each part.
+    assert len(kept) == {"bytes": 0, "chars": 1, "bpe": 3}[tokens]
+    assert len(mapped) == 1 + len(kept)
     # The second time nothing is numbered.
     monkeypatch.setattr(TokenCodec, "numbers", None)
     again = data.load(path, options)
     assert all(map(torch.equal, parts(again), parts(large)))
     batch = next(again.train.batches(2, window=16))
     assert batch.x.dtype == torch.int64
+    # All of it is one text again, which is copied only where parts were numbered apart.
+    every = data.everything(again).x
+    assert torch.equal(every, torch.cat(parts(again)))
+    assert (every.data_ptr() == again.train.x.data_ptr()) == (tokens != "bpe")
+
+
+def test_whether_a_text_says_anything_is_asked_without_an_index_of_all_of_it(monkeypatch):
+    text, arange = torch.zeros(1_000_000, dtype=torch.uint8), torch.arange
+    monkeypatch.setattr(torch, "arange", lambda *of, **more: arange(*of, **more) if max(of) < 1_000_000 else pytest.fail("too long"))
+    assert Split(text, tokens=True).constant
+    text[-1] = 1
+    assert not Split(text, tokens=True).constant
+    assert Split(text, rows=torch.tensor([3, 4, 999_998]), tokens=True).constant
+    assert not Split(text, rows=torch.tensor([3, 4, 999_999]), tokens=True).constant
 
 
 def test_a_character_that_is_torn_between_pieces_is_whole_and_a_bad_byte_is_told_at_its_place(monkeypatch):

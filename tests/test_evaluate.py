@@ -86,6 +86,23 @@ def test_tokens_are_all_scored_and_units_agree():
     assert per_token.model == pytest.approx(math.log(dataset.spec.vocabulary), rel=0.1)
 
 
+def test_of_a_long_text_some_windows_are_scored_which_no_order_of_the_file_decides(monkeypatch):
+    model, dataset = build("ngram", "python_docs", window=64)
+    cut = dataclasses.replace(dataset, train=Split(dataset.train.x[:9000], tokens=True), test=Split(dataset.test.x[:6001], tokens=True))
+    model.fit(cut.train.batches(8, window=64))
+    monkeypatch.setattr("pofx.metrics.likelihood.TOKENS", 20 * 64)
+    some, of_windows = [row for row in evaluate(model, cut).rows if row.about == "likelihood"]
+    assert (some.n, of_windows.n) == (20 * 64, 20)
+    assert "20 windows drawn by a seed" in some.note
+    every = next(row for row in evaluate(model, cut, full=True).rows if row.about == "likelihood")
+    assert every.n == 6001
+    assert "drawn by a seed" not in every.note
+    with examples.asking(model):
+        first = -float(model.log_prob(next(cut.test.batches(20, window=64)).x).nats.sum()) / (20 * 64)
+    assert some.model != pytest.approx(first, rel=1e-6)
+    assert some.model == pytest.approx(every.model, rel=0.1)
+
+
 def test_densities_are_in_units_of_the_source():
     x = np.random.default_rng(4).standard_normal((2000, 2)).astype(np.float32)
     found = []

@@ -24,7 +24,7 @@ def build(name: str, source: str, **config):
 class FakeRun:
     """A run that was never trained."""
 
-    step = 3
+    step, label = 3, "vae"
 
     def __init__(self, path, model, dataset, lines=()):
         self.path, self._model, self._dataset, self._lines = path, model, dataset, list(lines)
@@ -160,8 +160,8 @@ def test_report_is_whole_escaped_and_tells_failures(tmp_path, monkeypatch):
     monkeypatch.setattr(manifold, "draw", fails)
     page = report.write(run).read_text(encoding="utf-8")
     able = [name for name in discovery.names("figures") if set(discovery.load("figures", name).needs) <= model.capabilities]
-    # Codes of a vae do not mix by layers, and it does not truncate: figures that say so are left out.
-    assert page.count("data:image/png;base64,") == len(set(able) - {"mixing", "truncation"}) - 1
+    # Codes of a vae do not mix by layers, and it neither truncates nor grows: figures that say so are left out.
+    assert page.count("data:image/png;base64,") == len(set(able) - {"mixing", "truncation", "growth"}) - 1
     assert "no &lt;ink&gt;" in page
     assert "<script>" not in page
     assert "http" not in page

@@ -10,11 +10,14 @@ import torch
 from refusals import refused
 
 import pofx
-from pofx import data, figures
+from pofx import checkpoint, data, figures
 from pofx.cli import main
 from pofx.core import Batch, DataSpec, Noise, UsageError
+from pofx.data.images import apart, grid
+from pofx.figures import growth
 from pofx.models.adversarial.progressive_gan import ProgressiveGAN, Schedule
 from pofx.nn.growing import EqualConv, EqualLinear, enlarge, halve, pixel_norm, sizes
+from pofx.run import Run
 from pofx.settings import Settings
 from pofx.trainer import Trainer
 
@@ -87,15 +90,10 @@ def test_samples_are_whole_at_every_stage():
     for i in range(11):
         x = at(model, i / 10).sample(2, noise=Noise(0, 2))
         assert x.shape == (2, 1, 23, 18)
-        stage = model.stage[0]
-        frames = model.trajectory(2, noise=Noise(0, 2))
-        assert frames.shape == (stage + 1, 2, 1, 23, 18)
-        for size, frame in zip(model.sizes, frames, strict=False):
-            coarse = frame
-            while coarse.shape[2:] != size:
-                coarse = halve(coarse)
-            torch.testing.assert_close(model._whole(coarse), frame)
-    torch.testing.assert_close(frames[-1], x)
+        coarse = x
+        while coarse.shape[2:] != model.sizes[model.stage[0]]:
+            coarse = halve(coarse)
+        torch.testing.assert_close(model._whole(coarse), x)
 
 
 def test_layers_that_are_yet_to_come_rest():
@@ -160,27 +158,56 @@ def test_directions_of_the_game():
 
 
 def test_a_kill_in_the_middle_of_a_fade(tmp_path):
-    """8 x 8 fades in between a quarter and a half of the budget."""
+    """8 x 8 fades in over moves 6 to 11 of 24; what is saved after 10 moves goes on there."""
     run = tmp_path / "straight"
     assert main(kill.arguments("progressive_gan", tmp_path, run)) == 0
     expected = kill.hashes(run)
-    middle = int(0.4 * kill.ROUNDS)
     for player in ("discriminator", "generator"):
         run = tmp_path / player
-        died = kill.child(f"loss:{player}:{middle}", kill.arguments("progressive_gan", tmp_path, run))
+        died = kill.child(f"loss:{player}:6", kill.arguments("progressive_gan", tmp_path, run))
         assert died.returncode == -signal.SIGKILL, died.stderr
-        assert 0 < pofx.load(run).stage[1] <= 1
+        assert checkpoint.steps(run / "checkpoints")[-1] == 10
+        model = pofx.load(run)
+        assert model.stage == (1, pytest.approx(0.5))
+        assert model.schedule.at(10 / (2 * kill.ROUNDS)) == (1, pytest.approx(2 / 3))
         assert main(["train", "--run", str(run), "--resume", "--quiet"]) == 0
         assert kill.hashes(run) == expected
 
 
-def test_growth_is_drawn_and_filmed(tmp_path):
-    run = tmp_path / "run"
-    assert main(kill.arguments("progressive_gan", tmp_path, run)) == 0
-    model, dataset = pofx.load(run), data.load("digits")
-    image = figures.draw("growth", model, dataset)
-    assert len(image.axes[0].texts) == 2
-    assert len(figures.film("growth", model, dataset)) == 4 + 4 + 4
+def test_growth_is_what_each_size_drew_in_its_time(tmp_path, capsys):
+    """Later the layer that made the image of a size is no longer trained, while those below it are."""
+    path = tmp_path / "run"
+    assert main(kill.arguments("progressive_gan", tmp_path, path)) == 0
+    run, dataset = Run.open(path), data.load(tmp_path / "images.npz")
+    # 4 x 4 stands for the first quarter of 24 moves.
+    assert run.milestones() == {6: "4 x 4"}
+    names, frames = growth.stages(run.model(), run, 20)
+    assert [name.splitlines() for name in names] == [["4 x 4", "move 6"], ["now", "move 24"]]
+    assert len(figures.draw("growth", run.model(), dataset, run=run).axes[0].texts) == 2
+    assert len(figures.film("growth", run.model(), dataset, run=run)) == 4 + 4 + 4
+    # What a run that is killed at the end of the size draws.
+    other = tmp_path / "early"
+    died = kill.child("loss:discriminator:4", kill.arguments("progressive_gan", tmp_path, other, "--checkpoint-every", "6"))
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    early = pofx.load(other)
+    assert early.stage == (0, 1.0)
+    # To what a picture and a training in bfloat16 leave.
+    torch.testing.assert_close(frames[0], early.sample(20, noise=Noise(0, 20)), atol=0.02, rtol=0)
+    assert (frames[0] - frames[1]).abs().max() > 0.05
+    torch.testing.assert_close(frames[1], run.model().sample(20, noise=Noise(0, 20)))
+    with pytest.raises(UsageError, match="read from the run"):
+        figures.draw("growth", early, dataset)
+    assert main(["train", "--run", str(other), "--resume", "--quiet"]) == 0
+    assert Run.open(other).milestones() == run.milestones()
+    assert main(["train", "gan", "--data", str(tmp_path / "images.npz"), "--run", str(tmp_path / "gan"), "--steps", "2", "--quiet"]) == 0
+    assert "needs a model that grows" in refused(capsys, "plot", str(tmp_path / "gan"), "growth")
+
+
+@pytest.mark.parametrize("shape", [(1, 23, 18), (3, 8, 8)])
+def test_a_grid_is_taken_apart(shape):
+    x = (255 * torch.rand(64, *shape)).round() / 255
+    picture = grid(x)
+    torch.testing.assert_close(apart(picture[..., 0] if shape[0] == 1 else picture, shape[1:], 64), x)
 
 
 def test_wrong_lists_are_refused(capsys):

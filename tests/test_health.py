@@ -97,6 +97,13 @@ def test_divergence_is_seen_against_what_was_usual():
     assert health.divergence(records, {**FINE, "spread": math.nan}) is not None
 
 
+def test_the_height_of_a_critics_logits_is_no_divergence():
+    high = {name: FINE[name] + 1e4 for name in ("real_logit", "held_logit", "fake_logit")}
+    assert health.divergence(looks(10), {**FINE, **high}) is None
+    assert "apart" in health.divergence(looks(10), {**FINE, **high, "fake_logit": 1e4 - 300})
+    assert "spread of 300" in health.divergence([], {**FINE, **high, "spread": 300.0})
+
+
 def test_a_rollback_stays_told_and_hides_nothing():
     (told,) = health.diagnose(looks(20), ["it exploded, and training went back to move 60"]).values()
     assert "0.5 of its learning rate" in told
@@ -125,7 +132,7 @@ class Drawn(GAN):
     """A game whose samples are given, and whose judge reads the first number of an example."""
 
     def sample(self, n, *, noise, label=None):
-        return self.drawn[:n]
+        return self.drawn[noise.first : noise.first + n]
 
     def judge(self, x, *, label=None):
         return 100 * x.flatten(1)[:, 0]
@@ -176,6 +183,27 @@ def test_every_model_that_judges_is_watched_and_knows_who_moves_the_judge(name):
     assert all(math.isfinite(value) for value in found.values())
 
 
+def test_a_switch_takes_the_monitor_away(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(GAN, "symptoms", lambda self, batch: {"languor": "it does nothing; give it a reason"})
+    monkeypatch.setattr(vitals, "SPACING", 2)
+    monkeypatch.setattr(vitals, "EXAMPLES", 2)
+    for watched in (True, False):
+        run = pofx.train("gan", "ring", run=tmp_path / str(watched), steps=6, batch_size=16, monitor=watched, quiet=True, report=False)
+        assert any("health/told" in line for line in run.metrics()) == watched
+        assert ("languor" in capsys.readouterr().err) == watched
+        assert ("symptoms" in run.info) == watched
+    weights = [pofx.load(tmp_path / str(watched)).state_dict() for watched in (True, False)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_game_is_judged_once_between_two_moves(tmp_path, monkeypatch):
+    asked, game = [], vitals.Vitals.game
+    monkeypatch.setattr(vitals.Vitals, "game", lambda self: asked.append(float(self.model.progress)) or game(self))
+    pofx.train("gan", "ring", run=tmp_path / "run", steps=20, batch_size=16, checkpoint_every=2, quiet=True, report=False)
+    # The last one is looked at as well.
+    assert len(asked) == len(set(asked)) + 1
+
+
 def test_others_are_not_watched():
     assert trainer(discovery.model("vae")).vitals is None
 
@@ -189,8 +217,33 @@ def test_a_conditional_game_is_judged_under_its_labels():
     judge = model.judge
     model.judge = lambda x, label=None: asked.append(label) or judge(x, label=label)
     game.vitals.game()
-    assert len(asked) == 3
+    assert sum(map(len, asked)) == 2 * vitals.JUDGED + min(vitals.JUDGED, len(dataset.validation))
     assert all(label is not None and len(label) > 0 for label in asked)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_watched_samples_are_drawn_and_judged_in_parts_that_equal_the_whole(conditional, monkeypatch):
+    dataset = data.load("digits")
+    config = dataclasses.replace(GAN.recipe(dataset.spec, None).config, conditional=conditional, channels=4, minibatch_std=4)
+
+    def found(part):
+        monkeypatch.setattr(vitals.examples, "PART", part)
+        torch.manual_seed(0)
+        model = GAN(dataset.spec, config)
+        sizes, sample, judge = set(), model.sample, model.judge
+        model.sample = lambda n, **more: sizes.add(n) or sample(n, **more)
+        model.judge = lambda x, **more: sizes.add(len(x)) or judge(x, **more)
+        game = Trainer(model, dataset, Settings(steps=2, batch_size=16, ema=0.9, seed=3), quiet=True).vitals
+        drawn = [game._drawn(game.model, n) for _ in range(2) for n in (vitals.JUDGED, vitals.WATCHED)]
+        game.look(1)
+        return drawn, game.records, sizes
+
+    (some, parts, sizes), (whole, once, _) = found(32), found(256)
+    assert max(sizes) <= 32
+    assert all(len(x) == n for x, n in zip(some, (vitals.JUDGED, vitals.WATCHED) * 2, strict=True))
+    assert torch.equal(some[1], some[3])
+    torch.testing.assert_close(some[1], whole[1])
+    torch.testing.assert_close(parts, once, rtol=1e-3, atol=1e-3, equal_nan=True)
 
 
 def test_looking_changes_nothing_of_the_training():

@@ -231,6 +231,9 @@ def test_an_idle_layer_is_named(trained):
     told = model.symptoms(batch)
     assert "of 3 latent layers" in told["idle layers"]
     assert "number 2 holds" in told["idle layers"]
+    nats = model.signs(batch)
+    assert list(nats) == ["codes/layer_1", "codes/layer_2", "codes/layer_3"]
+    assert nats["codes/layer_2"] < 0.01 < nats["codes/layer_1"]
 
 
 def test_no_bfloat16_leaves_the_ladder(trained):

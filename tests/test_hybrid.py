@@ -74,6 +74,29 @@ def test_one_move_of_the_decoder_raises_the_logit_of_fakes(spec):
     assert after[0] == before[0]
 
 
+@pytest.mark.parametrize("relativistic", [False, True])
+@pytest.mark.parametrize("name", losses.ADVERSARIAL)
+def test_every_loss_parts_real_from_fake_and_brings_them_together(name, relativistic):
+    fields = {"loss": name, "relativistic": relativistic, "feature_weight": 0.0, "pixel_weight": 0.0, "gamma": 0.0}
+    model, batch = build(VAEGAN, PLANE, **fields), Batch(examples(PLANE))
+    before = logits(model, batch)
+    steps(model, "discriminator", batch, lr=1e-2)
+    apart = logits(model, batch)
+    assert apart[0] - apart[1] > before[0] - before[1]
+    steps(model, "decoder", batch, lr=1e-2)
+    after = logits(model, batch)
+    assert after[0] == apart[0]
+    assert after[1] > apart[1]
+
+
+def test_penalties_of_the_game_are_settings():
+    fields = {"gamma": 0.1, "gamma_fake": 0.2, "wgan_gp": 10.0, "dragan": 5.0}
+    loss = build(VAEGAN, IMAGES, **fields).discriminator_loss(Batch(examples(IMAGES)))
+    assert dict(loss.weights) == {"penalty": 0.1, "fake_penalty": 0.2, "wgan_gp": 10.0, "dragan": 5.0}
+    assert all(torch.isfinite(term) for term in loss.terms.values())
+    assert set(build(VAEGAN, IMAGES).discriminator_loss(Batch(examples(IMAGES))).terms) == {"real", "fake", "penalty"}
+
+
 @pytest.mark.parametrize("spec", [IMAGES, PLANE], ids=["images", "plane"])
 def test_one_move_of_the_discriminator_parts_real_from_fake(spec):
     model, batch = build(VAEGAN, spec, gamma=0.0), Batch(examples(spec))

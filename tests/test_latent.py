@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from torch.distributions import Independent, MixtureSameFamily, MultivariateNorm
 import pofx
 from pofx import core, data, directions, examples, features, inversion
 from pofx.cli import main
-from pofx.core import Batch, Classes, DataSpec, Noise, UsageError
+from pofx.core import Attributes, Batch, Classes, DataSpec, Noise, UsageError, Values
 from pofx.figures import traversal
 from pofx.models.adversarial.gan import GAN
 from pofx.nn.priors import StandardNormal
@@ -392,6 +393,71 @@ def test_directions_are_found_kept_and_sampled_along(gan, tmp_path, capsys):
     assert "not a whole .npz" in refused(capsys, *arguments, tmp_path / "broken.npz")
     assert "there is no file" in refused(capsys, *arguments, tmp_path / "none.npz")
     assert "written to .npz" in refused(capsys, *arguments[:-3], "--out", tmp_path / "d.png")
+
+
+@pytest.mark.parametrize("binary", [True, False], ids=["attributes", "values"])
+def test_each_attribute_and_value_has_a_direction_of_its_own(binary):
+    random = np.random.default_rng(0)
+    y = random.standard_normal((2000, 3))
+    mean, scale = torch.tensor([1.0, 0.0, -2.0]), torch.tensor([2.0, 1.0, 0.5])
+    z = mean + scale * torch.from_numpy(y).float()
+    # The first two go with units 0 and -2, the third is the same everywhere.
+    seen = np.stack((y[:, 0], -y[:, 2], np.ones(2000)), 1)
+    label = (seen > 0).astype(np.int64) if binary else (seen + 0.3 * random.standard_normal(seen.shape) * [1, 1, 0]).astype(np.float32)
+    label[:100, 0] = -1 if binary else math.nan
+    meaning = Attributes(("smiling", "glasses", "always")) if binary else Values(("age", "height", "always"))
+    found = directions.find_each(z, label, meaning, (mean, scale))
+    assert found.names == meaning.names[:2]
+    torch.testing.assert_close(found.vectors, torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, -0.5]]), atol=0.1, rtol=0)
+    right, often = zip(*found.each, strict=True)
+    assert min(right) > (0.95 if binary else 0.85)
+    assert often == pytest.approx((0.5, 0.5) if binary else (0.0, 0.0), abs=0.05)
+    with pytest.raises(UsageError, match="give more codes"):
+        directions.find_each(z[:8], label[:8], meaning, (mean, scale))
+
+
+def test_samples_gain_an_attribute_along_its_direction(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    label = random.integers(0, 2, (600, 2))
+    x = 3.0 * label + 0.5 * random.standard_normal((600, 2))
+    np.savez(tmp_path / "x.npz", x=np.concatenate((x, x), 1).astype(np.float32), label=label)
+    for name in ("vae", "gan"):
+        arguments = [
+            "train",
+            name,
+            "--data",
+            str(tmp_path / "x.npz"),
+            "--run",
+            str(tmp_path / name),
+            "--steps",
+            "150" if name == "vae" else "2",
+        ]
+        assert main([*arguments, "--batch-size", "64", "--quiet", "--model.latent-dim", "2"]) == 0
+    capsys.readouterr()
+    assert main(["directions", str(tmp_path / "vae"), "--quiet"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 3
+    assert all("told right" in line for line in printed[:2])
+    names = np.load(printed[-1])["names"].tolist()
+    drawn = {}
+    for i, name in enumerate(names):
+        for strength in (-2, 2):
+            out = tmp_path / "out.npz"
+            assert (
+                main(["sample", str(tmp_path / "vae"), "--n", "200", "--direction", name, "--strength", str(strength), "--out", str(out)])
+                == 0
+            )
+            drawn[i, strength] = np.load(out)["x"].mean(0)
+    for i in (0, 1):
+        change = drawn[i, 2] - drawn[i, -2]
+        assert change[i] > 1.5 > abs(change[1 - i])
+    # A game has no encoder: its codes come with their labels.
+    assert "--codes" in refused(capsys, "directions", tmp_path / "gan", "--quiet")
+    z = random.standard_normal((200, 2)).astype(np.float32)
+    np.savez(tmp_path / "codes.npz", z=z, label=(z > 0).astype(np.int64))
+    assert main(["directions", str(tmp_path / "gan"), "--codes", str(tmp_path / "codes.npz"), "--quiet"]) == 0
+    found = np.load(capsys.readouterr().out.splitlines()[-1])["vectors"]
+    assert (np.diag(found) > 0.9).all()
 
 
 def test_directions_of_another_checkpoint_are_refused(gan, tmp_path, capsys):

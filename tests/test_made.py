@@ -171,6 +171,16 @@ def test_it_learns_a_dependence():
     assert float((filled[:, 1] - data[:, 0]).std()) < 0.3
 
 
+def test_pixels_see_earlier_ones_directly_where_that_is_no_larger_than_the_rest():
+    small, large = (DataSpec("images", shape, size=10_000, bits=1) for shape in ((1, 28, 28), (1, 112, 92)))
+    for spec, direct in ((small, True), (large, False)):
+        config = MADE.recipe(spec, None).config
+        assert config.direct == direct
+        model = MADE(spec, config)
+        assert sum(parameter.numel() for parameter in model.parameters()) < 7_000_000
+        assert [f"{10304**2:,}" in note for note in model.notes] == ([] if direct else [True])
+
+
 def test_what_cannot_be_is_refused():
     with pytest.raises(UsageError, match=r"--data\.bits"):
         build(DataSpec("images", (1, 2, 2), size=10))

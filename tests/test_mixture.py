@@ -10,6 +10,7 @@ from pofx import api, checkpoint, mixing
 from pofx.cli import main
 from pofx.core import Batch, DataSpec, Noise, UsageError
 from pofx.data import Options
+from pofx.evaluate import kept
 from pofx.models.hybrid.mixture import Mixture
 from pofx.run import Run, load
 
@@ -118,7 +119,7 @@ def test_a_hybrid_beats_its_parts_on_text_that_nobody_saw(runs):
     nats = {run.path.name: -float(load(run.path).log_prob(x).nats.mean()) / 32 for run in (mixed.run, gpt, ngram)}
     assert nats["hybrid"] < min(nats["gpt"], nats["ngram"])
     assert str(mixed).startswith("hybrid: ")
-    assert mixed.run.info["hybrid"] == [f"gpt ({gpt.path})", f"ngram ({ngram.path})", "n-gram of order 5"]
+    assert mixed.run.info["parts"] == [f"gpt ({gpt.path})", f"ngram ({ngram.path})", "n-gram of order 5"]
     assert mixed.run.info["status"] == "finished"
     # The n-gram that was counted for it has learned the validation part as well, the run that was given has not.
     counted = [int(part.chain.counts.levels()[0].counts.sum()) for part in load(mixed.run.path).parts[1:]]
@@ -144,6 +145,23 @@ def test_a_hybrid_is_a_run_like_any_other(runs, capsys):
     state = checkpoint.read(next((out / "checkpoints").iterdir()))[1]
     assert any(name.startswith("parts.0.network") for name in state["weights.safetensors"])
     assert Run.open(out).dataset().source == str(path)
+
+
+def test_a_hybrid_says_so_wherever_runs_are_told_apart(runs, capsys):
+    folder, _, gpt, _ = runs
+    out = folder / "told" / "hybrid"
+    mixed = mixing.mix([gpt], orders=[2], out=out)
+    assert main(["list", "runs", str(out.parent)]) == 0
+    assert "mixture (hybrid)  " in capsys.readouterr().out
+    page = out.parent / "page.html"
+    assert main(["compare", str(out), str(gpt.path), "--out", str(page), "--quiet"]) == 0
+    assert "mixture (hybrid)" in capsys.readouterr().out
+    for shown in (page, out / "report.html"):
+        text = shown.read_text(encoding="utf-8")
+        assert "mixture (hybrid)" in text
+        assert f"gpt ({gpt.path}), n-gram of order 2" in text
+    assert kept(mixed.run).model == "mixture (hybrid)"
+    assert "hybrid" not in (gpt.path / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

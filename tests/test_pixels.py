@@ -235,8 +235,16 @@ def test_what_has_no_levels_is_refused():
         build(likelihood="logistic_mixture")
     with pytest.raises(UsageError, match="odd"):
         PixelCNN.Config(kernel=4)
-    with pytest.raises(UsageError, match="temperature"):
-        build().sample(1, noise=Noise(0, 1), temperature=0.0)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0])
+@pytest.mark.parametrize("kind", ["grey softmax", "grey mixture"])
+def test_no_temperature_that_is_none_draws_or_completes(kind, temperature):
+    model, x = of_kind(kind)
+    with pytest.raises(UsageError, match="temperature must be more than 0"):
+        model.sample(3, noise=Noise(0, 3), temperature=temperature)
+    with pytest.raises(UsageError, match="temperature must be more than 0"):
+        model.complete(x, torch.zeros_like(x, dtype=torch.bool), noise=Noise(0, 3), temperature=temperature)
 
 
 def test_training_comes_below_the_independent_pixels():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -143,6 +144,19 @@ def test_figures_of_texts(run, tmp_path, capsys, figure):
     said(capsys, "plot", run, figure, "--out", tmp_path / "x.png")
     with Image.open(tmp_path / "x.png") as picture:
         assert np.asarray(picture.convert("L")).std() > 0
+
+
+@pytest.mark.parametrize("kept", ["0.02", "0.002"], ids=["validation", "a validation part shorter than a window"])
+def test_a_prior_is_fitted_to_codes_of_texts(run, kept, tmp_path, capsys):
+    again = shutil.copytree(run, tmp_path / "run")
+    info = json.loads((again / "run.json").read_text())
+    info["data"]["options"]["validation"] = float(kept)
+    (again / "run.json").write_text(json.dumps(info))
+    before = said(capsys, "sample", again, "--n", 2)
+    out = said(capsys, "fit-prior", again, "--kind", "gmm")
+    assert ("validation codes" if kept == "0.02" else "test codes") in out
+    assert said(capsys, "sample", again, "--n", 2) != before
+    assert said(capsys, "sample", again, "--n", 2, "--prior", "own") == before
 
 
 def test_wrong_tokens_are_counted_beside_the_commonest(run):

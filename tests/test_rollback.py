@@ -121,6 +121,29 @@ def test_without_a_checkpoint_it_ends_as_any_other(runaway, capsys):
     assert "not finite" in capsys.readouterr().err
 
 
+def test_a_game_whose_checkpoints_all_failed_goes_on(runaway, monkeypatch, capsys):
+    seen = []
+
+    def divergence(records, now):
+        seen.append(now)
+        return "logits have grown to 1,000"
+
+    monkeypatch.setattr(health, "divergence", divergence)
+    run = runaway / "run"
+    assert main(arguments(runaway, run, rate=0.1, every=30)) == 0
+    assert len(seen) > 3
+    assert clock(run)["rollbacks"] == []
+    assert clock(run)["passed"] is False
+    assert json.loads((run / "run.json").read_text())["status"] == "finished"
+
+
+def test_unwatched_it_ends_as_any_other(runaway, capsys):
+    run = runaway / "run"
+    assert main([*arguments(runaway, run), "--monitor", "false"]) == 1
+    assert "not finite" in capsys.readouterr().err
+    assert clock(run)["rollbacks"] == []
+
+
 def test_in_memory_it_ends_as_any_other(runaway):
     model = discovery.model("runaway")
     from pofx import data

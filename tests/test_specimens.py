@@ -4,8 +4,10 @@ import csv
 import re
 
 import pytest
+import torch
 
-from pofx import api, data, examples, specimens
+import pofx
+from pofx import api, data, discovery, examples, specimens
 from pofx.core import Samples, UsageError
 
 
@@ -52,21 +54,35 @@ def test_texts_are_shown_as_text(tmp_path):
     assert page.count("<pre") == 2
 
 
+def test_texts_are_drawn_at_each_temperature_of_a_model_that_has_one(tmp_path, monkeypatch):
+    (tmp_path / "t.txt").write_text("To be, or not to be, that is the question:\n" * 100)
+    run = pofx.train("ngram", str(tmp_path / "t.txt"), run=tmp_path / "run", quiet=True, order=3)
+    model, dataset = run.model(), run.dataset()
+    found = specimens.each("ngram", model, dataset)
+    assert list(found) == [f"ngram, temperature {t}" for t in ("0.5", "0.8", "1")]
+    for name, x in found.items():
+        assert torch.equal(x, examples.draw(model, 2, temperature=float(name.rpartition(" ")[2])))
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    assert all(f"<h3>{name}</h3>" in page for name in found)
+    # Not every model of texts has the knob.
+    sample = type(model).sample
+    monkeypatch.setattr(type(model), "sample", lambda self, n, *, noise, label=None: sample(self, n, noise=noise, label=label))
+    assert list(specimens.each("ngram", model, dataset)) == ["ngram"]
+
+
 def test_points_are_looked_at_and_models_that_draw_nothing_are_refused():
     dataset = data.load("ring")
     assert not specimens.readable(dataset)
     assert dataset.codec.cells(dataset.train.x[:2]) is None
     digits = data.load("digits")
-    model = api.build(*_classifier(digits), seed=0)
+    model = api.build(*_of("classifier", digits), seed=0)
     assert Samples not in model.capabilities
     with pytest.raises(UsageError, match="Samples"):
         specimens.draw(model, digits)
 
 
-def _classifier(dataset):
-    from pofx import discovery
-
-    cls = discovery.model("classifier")
+def _of(name, dataset):
+    cls = discovery.model(name)
     return cls, dataset.spec, cls.recipe(dataset.spec, None).config
 
 

@@ -11,6 +11,8 @@ from pofx.core import Batch, DataSpec, Noise, UsageError
 from pofx.models.adversarial.gan import GAN
 from pofx.models.adversarial.style_gan import StyleGAN
 from pofx.nn.style import Mapping, StyledConv, StyleGenerator
+from pofx.settings import Settings
+from pofx.trainer import Trainer
 
 SPEC = DataSpec("images", (1, 13, 10), size=400, bits=8)
 
@@ -94,6 +96,38 @@ def test_path_lengths_are_those_of_the_jacobian():
     # ||J^T y|| has mean a and variance of some 1 / (2 x 6) of its square: y is random, not all directions.
     assert float(penalty.detach()) == pytest.approx(1 / 12, rel=0.3)
     assert float(model.length.value) == pytest.approx(3 / 5 * (6 / 130) ** 0.5, rel=0.1)
+
+
+def generator_steps(dataset, moves, **fields):
+    """Length of each move of the generator, and the penalties that it paid."""
+    model = build(dataset.spec, **fields)
+    trainer = Trainer(model, dataset, Settings(steps=moves, batch_size=16, ema=0.9, seed=0))
+    lengths, penalties = [], []
+    for _ in range(moves):
+        trainer.move(0, 0.1)
+        before = torch.cat([value.detach().flatten() for value in model.generator.parameters()])
+        trainer.move(1, 0.1)
+        after = torch.cat([value.detach().flatten() for value in model.generator.parameters()])
+        lengths.append(float((after - before).norm()))
+        penalties.append(trainer._latest["generator"][1].terms.get("path_length"))
+    return lengths, penalties
+
+
+def test_the_first_penalties_do_not_stall_the_generator():
+    """A mean that begins at 0 makes them thousands, which the optimizer's memory of squares then divides by for a thousand moves."""
+    dataset = data.load("digits")
+    with_penalty, penalties = generator_steps(dataset, 40)
+    without, _ = generator_steps(dataset, 40, path_length=0.0)
+    assert max(float(penalty.detach()) for penalty in penalties) < 3
+    assert 0.5 < sum(with_penalty[20:]) / sum(without[20:]) < 2
+
+
+def test_the_mean_path_length_is_training_state():
+    model = build().train()
+    model._path_length(torch.randn(4, 5, 6))
+    assert float(model.length.value) > 0
+    assert not [name for name in model.state_dict() if name.startswith("length")]
+    assert {"length.value", "length.taken"} <= {name for name, _ in model.named_buffers()}
 
 
 def test_directions_and_memory_of_the_game():

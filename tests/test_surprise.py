@@ -16,6 +16,7 @@ from pofx.core import DataSpec, UsageError
 from pofx.data.dataset import Split
 from pofx.data.text import RULE, Spelling, TokenCodec
 from pofx.models.autoregressive.gpt import GPT
+from pofx.models.autoregressive.rnn import RNN
 
 TEXT = "größer – als 10 € <b>fett</b> & schön\n" * 60
 
@@ -60,6 +61,24 @@ def test_every_token_is_scored_once_as_the_model_scores_the_whole_text(length):
     np.testing.assert_allclose(found.chance, log_p.exp().max(-1).values.numpy(), rtol=1e-10)
     assert found.expected.tolist() == log_p.argmax(-1).tolist()
     assert len(surprise.measure(model, Split(text.byte(), tokens=True), limit=5).nats) == min(5, length)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "plain"])
+@pytest.mark.parametrize("length", [1, 4, 9, 30])
+def test_a_model_that_carries_a_state_reads_a_text_in_one_pass(cell, length):
+    spec = DataSpec("tokens", (), size=1000, vocabulary=7)
+    torch.manual_seed(0)
+    model = RNN(spec, RNN.Config(cell=cell, window=4, width=12, runs=3)).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.4)
+    text = torch.randint(7, (length,), generator=torch.Generator().manual_seed(1))
+    found = surprise.measure(model, Split(text.byte(), tokens=True))
+    assert found.tokens.tolist() == text.tolist()
+    assert float(found.nats.sum()) == pytest.approx(-float(model.log_prob(text[None]).nats), rel=1e-12)
+    begun = surprise.measure(model, Split(text.byte(), tokens=True), limit=3)
+    np.testing.assert_allclose(begun.nats, found.nats[:3], rtol=1e-12)
+    assert surprise.context(model) == ""
 
 
 def test_what_is_surprising_stands_out_and_text_stays_text():

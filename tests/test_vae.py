@@ -1,5 +1,6 @@
 """Settings of the variational autoencoder against closed forms, quadrature and enumeration."""
 
+import dataclasses
 import itertools
 import math
 
@@ -8,9 +9,10 @@ import torch
 from test_autoencoding import build, descend, examples, images, vectors
 from torch.distributions import MultivariateNormal
 
-from pofx import core
+from pofx import core, data, discovery
 from pofx.core import Batch, Noise, UsageError
 from pofx.models.autoencoding.vae import VAE
+from pofx.nn import collapse
 from pofx.nn.gaussian import Gaussian
 from pofx.nn.observation import Observation
 from pofx.nn.priors import Flow, Vamp
@@ -108,12 +110,36 @@ def test_a_flow_starts_as_a_normal_and_inverts():
     torch.testing.assert_close(flow.flow().transform(drawn), Noise(1, 100).normal(4), atol=1e-3, rtol=0)
 
 
+# Those whose decoder gives a distribution that a person may choose.
+CHOOSING = [
+    name
+    for name in discovery.names("models")
+    if issubclass(model := discovery.model(name), core.Decodes)
+    and "likelihood" in {field.name for field in dataclasses.fields(model.Config)}
+]
+
+
+@pytest.mark.parametrize("name", CHOOSING)
+def test_the_likelihood_that_the_data_have_is_told(name):
+    assert len(CHOOSING) >= 4
+    model = discovery.model(name)
+    for bits, said in ((1, "bernoulli: likelihoods are of binary images"), (8, "logistic: likelihoods are of 8-bit images")):
+        (note,) = build(model, images(bits=bits)).notes
+        assert note == f"p(x|z) is {said}"
+    (note,) = build(model, images(), likelihood="bernoulli").notes
+    assert "no likelihood" in note
+
+
 # ------------------------------------------------------------------------------------------------------------ bounds
 
 
-def test_the_integral_sums_to_one_over_all_images():
-    model = build(VAE, images((1, 2, 2), bits=1), **TINY).eval()
+@pytest.mark.parametrize("prior", ["normal", "mixture", "vamp", "flow"])
+def test_the_integral_sums_to_one_over_all_images(prior):
+    model = build(VAE, images((1, 2, 2), bits=1), **TINY, prior=prior, components=5).eval()
     with torch.no_grad():
+        if prior == "flow":
+            for parameter in model.code_prior.parameters():
+                parameter.add_(0.02 * torch.randn_like(parameter))
         # The decoder's alone: the encoder's posterior says where a grid will do.
         for parameter in model.decoder.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))
@@ -121,7 +147,32 @@ def test_the_integral_sums_to_one_over_all_images():
     found = model.log_prob(every)
     assert found.kind == "exact"
     assert found.samples is None
-    assert found.nats.exp().sum().item() == pytest.approx(1, abs=1e-4)
+    assert found.nats.exp().sum().item() == pytest.approx(1, abs=1e-4 if prior == "normal" else 2e-3)
+
+
+@pytest.mark.parametrize(
+    ("centre", "deviation", "kind"), [(1.0, 0.3, "exact"), (1.0, 0.03, "exact"), (1.0, 0.005, "lower bound"), (4.0, 1.0, "lower bound")]
+)
+def test_the_integral_over_a_learned_prior(centre, deviation, kind):
+    """x = z + noise with z from a mixture: exact, unless the prior reaches beyond the grid or falls between its points."""
+    model = build(VAE, vectors(2), hidden=(), latent_dim=2, scale=0.5, prior="mixture", components=2).eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for network, weight in ((model.encoder, torch.eye(4, 2)), (model.decoder, torch.eye(2))):
+            network.layers[-1].weight.copy_(weight)
+            network.layers[-1].bias.zero_()
+        # A broad guess, which the bound can go by as well.
+        model.encoder.layers[-1].weight[2:] = 0
+        model.encoder.layers[-1].bias[2:] = math.log(0.5)
+        model.code_prior.mu.copy_(torch.tensor([[centre, 0.0], [-1.0, 0.5]]))
+        model.code_prior.log_sigma.fill_(math.log(deviation))
+    x = 0.5 * torch.randn(20, 2)
+    parts = [MultivariateNormal(mu, (0.25 + deviation**2) * torch.eye(2)) for mu in model.code_prior.mu.detach()]
+    truth = torch.stack([part.log_prob(x) for part in parts]).logsumexp(0) - math.log(2)
+    found = model.log_prob(x)
+    assert found.kind == kind
+    if kind == "exact":
+        torch.testing.assert_close(found.nats, truth, atol=2e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("spec", [images((1, 6, 6), bits=1), vectors(2)], ids=["images", "vectors"])
@@ -253,6 +304,32 @@ def test_collapse_is_noticed():
     centre = torch.rand(4, 3)[torch.randint(4, (256,))] * 4
     healthy = descend(build(VAE, vectors(), **TINY), centre + 0.1 * torch.randn(256, 3), 300)
     assert healthy.symptoms(Batch(centre)) == {}
+
+
+def test_codes_that_move_and_tell_nothing_have_collapsed():
+    mu = 0.12 * torch.randn(400, 8, generator=torch.Generator().manual_seed(0))
+    half = torch.cat((4 * mu, mu[:, :4] * 0), 1)[:, 4:]
+    nats = lambda mu: (0.5 * mu.square()).mean(0)  # noqa: E731 - of posteriors of variance one
+    assert "8 of 8" in collapse.collapsed(mu, nats(mu))["collapsed codes"]
+    # Idle halves are usual, and so are codes of a few nats.
+    assert collapse.collapsed(mu) == {}
+    assert collapse.collapsed(half, 10 * nats(half)) == {}
+
+
+def test_how_much_of_a_code_is_in_use_is_logged(tmp_path):
+    import pofx
+
+    run = pofx.train("vae", "digits", run=tmp_path / "run", steps=40, batch_size=32, quiet=True, report=False)
+    logged = [line for line in run.metrics() if "codes/active_units" in line]
+    assert [line["step"] for line in logged] == list(range(2, 41, 2))
+    model = pofx.load(f"{run.path}@last")
+    shown = data.load("digits").validation
+    last = model.signs(shown.batch(shown.positions(shuffle=0)))
+    assert {name: logged[-1][name] for name in last} == pytest.approx(last, rel=0.05)  # there in the precision of training
+    assert last["codes/active_units"] <= model.config.latent_dim
+    assert 0 <= last["codes/kl_least"] <= last["codes/kl_median"] <= last["codes/kl_most"]
+    total = model.posterior(shown.batch(shown.positions()).x).kl().mean()
+    assert last["codes/kl_most"] <= total <= model.config.latent_dim * last["codes/kl_most"]
 
 
 # ------------------------------------------------------------------------------------------------------- likelihoods

@@ -1,4 +1,4 @@
-"""Finds directions of the codes that turn what is decoded into each class: pofx directions RUN."""
+"""Finds directions of the codes that turn what is decoded into each class, or change an attribute or a value: pofx directions RUN."""
 
 import dataclasses
 
@@ -7,17 +7,18 @@ import tyro
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """Finds directions of the codes along which what is decoded becomes one of a class; `pofx sample RUN --direction` uses them."""
+    """Finds directions of the codes along which what is decoded becomes one of a class, gains an attribute or grows in a value;
+    `pofx sample RUN --direction` uses them."""
 
     run: tyro.conf.Positional[str]
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
     codes: str | None = None
     """An .npz of `z` and `label`, as `pofx encode` and `pofx invert` write them. By default draws of the prior, with the classes
-    that a classifier gives to what they are decoded to."""
+    that a classifier gives to what they are decoded to; for attributes and values codes that the model gives to its training data."""
     classifier: str | None = None
     """A run of a classifier, which names what is decoded. By default one of the labels of the run's own data."""
     n: int = 5000
-    """How many draws of the prior."""
+    """How many draws of the prior, or codes of training data."""
     seed: int = 0
     """Equal seeds give equal directions."""
     out: str | None = None
@@ -31,7 +32,7 @@ def run(options: Options) -> None:
     import pathlib
 
     from pofx import directions, discovery, examples, figures
-    from pofx.core import Decodes, UsageError
+    from pofx.core import Attributes, Classes, Decodes, UsageError, Values
     from pofx.progress import Steps
     from pofx.run import Run
 
@@ -48,12 +49,28 @@ def run(options: Options) -> None:
             f"this {found.info['model']} is told the label beside its codes, which therefore say nothing of it: ask for one with "
             "`pofx sample RUN --label`, or name other classes with --classifier or --codes"
         )
+    meaning = found.dataset().spec.label if options.classifier is None else None
+    if isinstance(meaning, (Attributes, Values)):
+        # No classifier says what a code is decoded to: the labels are of the codes.
+        with Steps(1, quiet=options.quiet) as steps:
+            steps.step("codes")
+            if options.codes is not None:
+                z, label = directions.labelled_codes(pathlib.Path(options.codes), model, meaning)
+            else:
+                z, label = directions.own_codes(model, found, options.n, steps)
+            result = directions.find_each(z, label, meaning, examples.prior_scale(model))
+        shown = directions.strip(model, result, directions.draws(model, directions.MEASURED, options.seed + 1))
+        directions.save(result, None, found, path)
+        if shown is not None:
+            figures.save(shown, path.with_suffix(".png"))
+        print(f"{directions.describe(result, None)}\n{path}")
+        return
     with Steps(3, quiet=options.quiet) as steps:
         steps.step("classifier")
         judge = directions.judge(model, found, options.classifier)
         steps.step("codes")
         if options.codes is not None:
-            z, label = directions.labelled_codes(pathlib.Path(options.codes), model, judge.names)
+            z, label = directions.labelled_codes(pathlib.Path(options.codes), model, Classes(judge.names))
         else:
             z = directions.draws(model, options.n, options.seed)
             label = directions.named(model, judge, z, steps)

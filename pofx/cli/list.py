@@ -66,9 +66,7 @@ def _runs(folder: pathlib.Path) -> list[tuple[str, str]]:
             rows.append((str(path.parent), f"unreadable: {error}"))
             continue
         step = f"step {info['last']:,}" if info.get("last") is not None else "no checkpoint"
-        rows.append(
-            (str(path.parent), f"{info['model']}  {info['data']['source']}  {info.get('status', 'unknown')}  {step}{_score(report)}")
-        )
+        rows.append((str(path.parent), f"{run.label}  {info['data']['source']}  {info.get('status', 'unknown')}  {step}{_score(report)}"))
     return rows
 
 

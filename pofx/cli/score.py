@@ -72,8 +72,7 @@ def _text(model: "Model", run: "Run", split: "Split", name: str, n: int | None, 
     if path.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"the page of a text's surprising places is written to .html, not to {path.name}")
     found, codec = surprise.measure(model, split, n), run.codec
-    half = f", of which each token sees the last {model.window // 2:,} or more, where there are so many" if model.window else ""
-    print(f"{name}, read as one text{half}")
+    print(f"{name}, read as one text{surprise.context(model)}")
     for what, value in surprise.summary(found, codec):  # type: ignore[arg-type]
         print(f"{what:<22}{value}")
     title = f"How surprising is {name}?"

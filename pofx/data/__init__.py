@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from pofx.core import UsageError
+from pofx.data.corpus import joined
 from pofx.data.dataset import Codec, Dataset, Split
 from pofx.data.options import Options, Request
 
@@ -90,8 +91,7 @@ def everything(dataset: Dataset) -> Split:
     """All examples of a data set in the order of its source, whatever part they belong to."""
     train = dataset.train
     if train.tokens:
-        parts = [part.x for part in (train, dataset.validation, dataset.test) if part is not None]
-        return Split(torch.cat(parts), tokens=True)
+        return Split(joined([part.x for part in (train, dataset.validation, dataset.test) if part is not None]), tokens=True)
     return Split(train.x, train.label, bits=train.bits, seed=train.seed)
 
 

@@ -3,7 +3,7 @@
 import codecs
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -42,6 +42,16 @@ def between(pieces: Iterable[str], start: int, stop: int) -> Iterator[str]:
         if cut := piece[max(0, start - place) : stop - place]:
             yield cut
         place += len(piece)
+
+
+def joined(parts: Sequence[Integer[Tensor, " _"]]) -> Integer[Tensor, " length"]:
+    """Parts of a text as one; without a copy where each begins in memory, or in a mapped file, where the one before ends."""
+    first, end = parts[0], parts[0].data_ptr()
+    for part in parts:
+        if part.data_ptr() != end or part.untyped_storage().data_ptr() != first.untyped_storage().data_ptr():
+            return torch.cat(list(parts))
+        end += part.numel() * part.element_size()
+    return first.as_strided((sum(map(len, parts)),), (1,))
 
 
 def dtype(vocabulary: int) -> type[np.generic]:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pofx.core import Batch, DataSpec, UsageError, mix
 
-#: Examples that are compared at once.
-COMPARED = 256
+#: Numbers that are compared at once.
+COMPARED = 1 << 16
 
 
 class Codec(abc.ABC):
@@ -85,9 +85,13 @@ class Split:
     @property
     def constant(self) -> bool:
         """Whether two examples or more (symbols, in a text) are all equal."""
-        rows = torch.arange(len(self.x)) if self._rows is None else self._rows
-        # Data that differ nearly always do so among the first few, and no others are read then.
-        return len(rows) > 1 and all(bool((self.x[part] == self.x[rows[0]]).all()) for part in rows.split(COMPARED))
+        if len(self) < 2:
+            return False
+        first = self.x[0 if self._rows is None else self._rows[0]]
+        size = max(1, COMPARED // max(1, first.numel()))
+        # Data that differ nearly always do so among the first few, and no others are read then: a text may be larger than memory.
+        parts = (slice(start, start + size) for start in range(0, len(self), size))
+        return all(bool((self.x[part if self._rows is None else self._rows[part]] == first).all()) for part in parts)
 
     def _window(self, window: int | None) -> int:
         if window is None:
@@ -180,6 +184,15 @@ class Split:
             rest = len(self) - len(positions) * self._window(window)
             if rest:
                 yield self.batch(torch.tensor([len(self) - rest]), window=rest, device=device)
+
+    def spread(self, n: int, size: int, *, window: int | None = None, device: torch.device | str = "cpu") -> Iterator[Batch]:
+        """n examples (windows of a text) at equal distances, in order, in batches of `size`; every one where there are no more."""
+        if len(self) <= n * (self._window(window) if self.tokens else 1):
+            yield from self.batches(size, window=window, device=device)
+            return
+        positions = self.positions(window)
+        for part in positions[torch.arange(n) * len(positions) // n].split(size):
+            yield self.batch(part, window=window, device=device)
 
     def entropy(self, positions: Tensor | None = None) -> float | None:
         """Mean entropy in nats of an example's binarisation given its grey values, below which no likelihood of the bits

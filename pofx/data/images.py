@@ -132,6 +132,16 @@ def grid(x: Float[Tensor, "n channels height width"], columns: int | None = None
     return picture
 
 
+def apart(picture: np.ndarray, size: tuple[int, int], n: int, *, gap: int = 1) -> Float[Tensor, "n channels height width"]:
+    """The images of a picture that `grid` made of n images of this (height, width), again in [0, 1]."""
+    columns, (height, width) = math.isqrt(n - 1) + 1, size
+    factor = ((picture.shape[1] + gap) // columns - gap) // width
+    picture = picture.reshape(*picture.shape[:2], -1)
+    places = [(i // columns * (height * factor + gap), i % columns * (width * factor + gap)) for i in range(n)]
+    images = [picture[top : top + height * factor : factor, left : left + width * factor : factor] for top, left in places]
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(torch.float32) / 255
+
+
 def resize(x: Shaped[Tensor, "n channels height width"], size: tuple[int, int], fit: str) -> Shaped[Tensor, "n channels h w"]:
     """Images (uint8, or float32 in [0, 1]) brought to `size` (height, width) by bicubic scaling with antialiasing.
 

@@ -202,10 +202,12 @@ def load(request: Request) -> Dataset:
     cut = _cuts(length, options.validation)
     spans = [(0, cut[0]), (cut[0], cut[1]), (cut[1], length)]
     if kind == "bytes":
-        codec, x = codec or TokenCodec("bytes"), [torch.from_numpy(raw[start:stop]) for start, stop in spans]
+        codec, every = codec or TokenCodec("bytes"), torch.from_numpy(raw)
     else:
         codec = codec or _learn(raw, source, cut[0], kind, options.vocabulary)
-        x = [_number(raw, source, span, codec, length, content) for span in spans]
+        # Runs of bytes end where a part ends; other symbols are numbered in one piece, which all parts together then are again.
+        every = _number(raw, source, (0, length), codec, length, content) if kind == "chars" else None
+    x = [_number(raw, source, span, codec, length, content) if every is None else every[slice(*span)] for span in spans]
     notes = _notes(source, codec, length, x)
 
     def part(symbols: Tensor) -> Split | None:

@@ -17,7 +17,7 @@ PREVIEW = 0.5
 
 
 def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
-    """Four rows, with the changes as often as the run makes them now, or in half of the images if it makes none
+    """Four rows, with the changes as often as the run makes them at this checkpoint, or in half of the images if it makes none
     yet. Raises `UsageError` for a model that changes nothing."""
     augmentation = getattr(model, "augmentation", None)
     if augmentation is None or not augmentation.changes:
@@ -28,10 +28,12 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
     made = examples.draw(model, len(real), seed=seed)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(mix(seed, "augmentation"))
-        strength = float(augmentation.strength) or PREVIEW
+        # The strength belongs to the training: a model that was loaded does not know it.
+        now = float(augmentation.strength if run is None else run.training_state()["augmentation.strength"])
+        strength = now or PREVIEW
         shown = [real, augmentation.changed(real, strength), made, augmentation.changed(made, strength)]
     title = f"what the discriminator sees: {', '.join(augmentation.changes)}, each in {strength:.0%} of the images"
-    if not augmentation.strength:
+    if not now:
         title += " (a preview: by now it sees all of them as they are)"
     names = ("training", "as seen", "generated", "as seen")
     return figures.picture(grid(torch.cat(shown).clamp(0, 1), len(real), gap=figures.GAP), title, rows=names)

@@ -1,46 +1,63 @@
-"""How samples come to be: the same ones at every stage, from the first to the last."""
+"""How samples grew: the same ones as they were drawn at the end of every size, kept while the model was trained, and now."""
 
 from collections.abc import Iterator
-from typing import cast
 
+import numpy as np
 import torch
-from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from pofx import examples, figures
-from pofx.core import Model, Noise, Trajectory
+from pofx.core import Model, Samples, UsageError
 from pofx.data.dataset import Dataset
-from pofx.data.images import grid
-from pofx.run import Run
+from pofx.data.images import apart, grid
+from pofx.run import PICTURED, SAMPLES, Run
 
-needs = (Trajectory,)
+needs = (Samples,)
 
-#: Samples in the picture, and in a row and in all of the film; frames for which a stage stands, and that lead to the next one.
+#: Samples in the picture, and in a row and in all of the film; frames for which a size stands, and that lead to the next one.
 SHOWN, ACROSS, FILMED, HELD, BETWEEN = 8, 6, 24, 4, 4
 
 
 def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
-    """A row a stage. Raises `UsageError` for data without images."""
-    frames = stages(model, SHOWN, seed)
-    names = [f"stage {i}" for i in range(1, len(frames) + 1)]
-    return figures.picture(grid(frames.flatten(0, 1), SHOWN, gap=figures.GAP), "the same samples at every stage", rows=names)
+    """A row a size. Raises `UsageError` for a model that does not grow, and for one without its run."""
+    names, frames = stages(model, run, SHOWN)
+    return figures.picture(grid(frames.flatten(0, 1), SHOWN, gap=figures.GAP), "the same samples while they grew", rows=names)
 
 
 def film(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Iterator[Figure]:
-    """Every stage stands for some frames, and fades into the next one."""
-    frames = stages(model, FILMED, seed)
-    for i in range(len(frames)):
+    """Every size stands for some frames, and fades into the next one."""
+    names, frames = stages(model, run, FILMED)
+    for i, name in enumerate(names):
         following = frames[min(i + 1, len(frames) - 1)]
         shares = [0.0] * HELD + [step / (BETWEEN + 1) for step in range(1, BETWEEN + 1)] * (i + 1 < len(frames))
         for share in shares:
             image = grid(torch.lerp(frames[i], following, share), ACROSS, gap=figures.GAP)
             # As wide in every frame.
-            yield figures.picture(image, f"samples, stage {i + 1} of {len(frames)}")
+            yield figures.picture(image, f"samples, {name.replace(chr(10), ', ')}")
 
 
-def stages(model: Model, n: int, seed: int) -> Float[Tensor, "frames n channels height width"]:
-    """Of n samples, a function of the seed."""
+def stages(model: Model, run: Run | None, n: int) -> tuple[list[str], Tensor]:
+    """Names, and the first n samples of the run at each of its milestones and at its checkpoint, (frames, n, channels, height, width)."""
     figures.images_only(model, "growth")
-    with examples.asking(model):
-        return cast(Trajectory, model).trajectory(n, noise=Noise(seed, n, device=model.device)).cpu()
+    if run is None or not model.milestones:
+        what = (
+            "is read from the run that a model grew in: give it" if model.milestones else "needs a model that grows, and this one does not"
+        )
+        raise UsageError(f"the figure growth {what}")
+    passed = run.milestones()
+    names = [f"{name}\nmove {step:,}" for step, name in passed.items()] + [f"now\nmove {run.step:,}"]
+    frames = [_kept(run, step, (model.spec.shape[1], model.spec.shape[2]))[:n] for step in passed]
+    # The same codes as in the pictures.
+    return names, torch.stack([*frames, examples.draw(model, n, seed=run.info["seed"])])
+
+
+def _kept(run: Run, step: int, size: tuple[int, int]) -> Tensor:
+    from PIL import Image
+
+    path = run.path / SAMPLES / f"{step:09d}.png"
+    try:
+        with Image.open(path) as image:
+            return apart(np.asarray(image), size, PICTURED)
+    except OSError as error:
+        raise UsageError(f"the figure growth needs {path}, which was drawn in training, and it cannot be read") from error

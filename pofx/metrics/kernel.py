@@ -119,7 +119,7 @@ def _checked(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 class KernelDistance(NamedTuple):
-    """value: mean over subsets. error: its standard error over the drawing of subsets from these data."""
+    """value: mean over subsets. error: standard error of the distance between sets of these sizes, over the drawing of both."""
 
     value: float
     error: float
@@ -134,8 +134,8 @@ def kernel_distance(
 ) -> KernelDistance:
     """Kernel (Inception) distance: the unbiased squared MMD under (x^T y / d + 1)^3, averaged over random subsets.
 
-    It may come out below 0. Subsets are no larger than the smaller set. The error is the spread over subsets divided by
-    the root of their number; it says nothing about other data (`measure` does).
+    It may come out below 0. Subsets are no larger than the smaller set. The error is taken from halves of both sets and from shuffles
+    of their pool (`intervals.combine`): subsets of `size` overlap, and vary the less the more of a set they hold.
     Raises `ValueError` for fewer than two rows.
 
     References:
@@ -149,8 +149,12 @@ def kernel_distance(
         a = x[random.choice(len(x), size, replace=False)]
         b = y[random.choice(len(y), size, replace=False)]
         values.append(_mmd(cubic, a, b))
-    spread = float(np.std(values, ddof=1)) if subsets > 1 else float("nan")
-    return KernelDistance(float(np.mean(values)), spread / subsets**0.5)
+    pool = np.concatenate((x, y))
+    halves = ((i, len(x) + j) for i, j in intervals.halves(len(x), len(y), intervals.MANY_ROUNDS, seed))
+    shuffles = intervals.shuffles(len(x), len(y), intervals.MANY_ROUNDS, seed)
+    found = _mmds(cubic, pool, [*halves, *shuffles])
+    error = intervals.combine(found[: intervals.MANY_ROUNDS], found[intervals.MANY_ROUNDS :])
+    return KernelDistance(float(np.mean(values)), error)
 
 
 def kernel_mmd(real: Float[np.ndarray, "n features"], fake: Float[np.ndarray, "m features"]) -> float:

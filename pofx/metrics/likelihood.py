@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import itertools
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pofx import baselines, examples
-from pofx.core import Scores
+from pofx.core import Decodes, Scores
 from pofx.data import toys
 from pofx.findings import Draws, Row, mean
 
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
 needs = (Scores,)
 kinds = frozenset({"images", "tokens", "vectors", "sequences"})
 
-#: Examples without `full` (of texts: all), and a bound's importance samples without it and with it.
-SOME, QUICK, SAMPLES = 1000, 500, 5000
+#: Examples without `full`, tokens of a text, and a bound's importance samples without it and with it.
+SOME, TOKENS, QUICK, SAMPLES = 1000, 1 << 19, 500, 5000
+#: Batches that are scored at once where what is exact is an integral over codes, which costs nearly the same for one example.
+INTEGRATED = 8
 #: Grey levels in use at which a table of frequencies has an advantage that a reader must know of.
 FEW_LEVELS, LOOKED_AT = 64, 10_000
 
@@ -30,7 +33,7 @@ def measure(subject: "Subject") -> Iterator[Row]:
     """Bits per dimension or nats per token first, then nats per example; densities in units of the source."""
     model = cast(Scores, subject.model)
     first = model.log_prob(examples.first(subject.held, 1, subject.model.window).x.to(subject.model.device))
-    limit = None if subject.full or first.space == "tokens" else SOME
+    limit = None if subject.full else SOME if first.space != "tokens" else max(1, TOKENS // (subject.model.window or 1))
     nats = _exact(subject, limit) if first.kind == "exact" else None
     bound, samples = nats is None, first.samples
     if nats is None:
@@ -66,6 +69,8 @@ def measure(subject: "Subject") -> Iterator[Row]:
         notes.append(f"only {used} of the 256 grey levels occur: a histogram spends nothing on the others, a smooth likelihood must")
     if truth is not None:
         notes.append("real: the true density")
+    if first.space == "tokens" and float(length.sum()) < len(subject.held):
+        notes.append(f"{len(mine):,} windows drawn by a seed stand for the whole part, which --full reads")
     value, error, draws = mean(mine.numpy())
     row = Row(
         about="likelihood",
@@ -105,9 +110,10 @@ def measure(subject: "Subject") -> Iterator[Row]:
 
 def _exact(subject: "Subject", limit: int | None) -> list[Tensor] | None:
     """-log p(x) of each example; None where it is a bound for some of them."""
-    nats = []
-    for batch in subject.batches(limit):
-        found = cast(Scores, subject.model).log_prob(batch.x)
+    nats, batches = [], subject.batches(limit)
+    at_once = INTEGRATED if Decodes in subject.model.capabilities else 1
+    while group := [batch.x for batch in itertools.islice(batches, at_once)]:
+        found = cast(Scores, subject.model).log_prob(torch.cat(group))
         if found.kind != "exact":
             return None
         nats.append(-found.nats.cpu().to(torch.float64))

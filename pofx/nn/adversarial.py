@@ -51,9 +51,9 @@ def discriminator_loss(
     Arguments:
         logit: from n examples to their n logits; it is asked once for `x`, once for `fake`, and once for the points of each
             other penalty.
-        fake: as many as `x` where the rules pair them or take WGAN-GP.
-        augmentation: changes what is judged; an adaptive one takes in the logits of this move, and the metric `augmentation` is its
-            strength.
+        fake: as many as `x` where the rules pair them or take WGAN-GP, or where an adaptive augmentation follows a critic.
+        augmentation: changes what is judged; an adaptive one takes in the logits of this move (where they are known up to a constant,
+            of pairs), and the metric `augmentation` is its strength.
     """
     logit = _augmented(logit, augmentation)
     terms: dict[str, Tensor] = {}
@@ -88,7 +88,7 @@ def discriminator_loss(
     )
     metrics = {"real_logit": on_real.detach().mean(), "fake_logit": on_fake.detach().mean()}
     if augmentation is not None and augmentation.changes:
-        augmentation.adapt(losses.paired(on_real, on_fake) if rules.relativistic else on_real)
+        augmentation.adapt(losses.paired(on_real, on_fake) if rules.relativistic or loss.relative else on_real)
         metrics["augmentation"] = augmentation.strength.clone()
     return Loss({**game, **terms}, weights=weights, metrics=metrics)
 

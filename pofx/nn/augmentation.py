@@ -79,12 +79,13 @@ class Augmentation(nn.Module):
 
     Arguments:
         changes: names in `CHANGES`; they are made in that order.
-        strength: in [0, 1]. None: it starts at 0 and rises where E sign D(x) of real examples is above 0.6, and falls where it is below.
+        strength: in [0, 1]. None: it starts at 0 and rises where E sign D(x) of real examples is above 0.6, and falls where it is below;
+            of D(x) - D(G(z)) where that alone has a meaning.
 
     Raises `UsageError` for a strength without changes, and for changes of anything but images.
 
     Attributes:
-        strength: () the present one, training state as `known` is, the running mean of the sign.
+        strength: () the present one, as `known`, the running mean of the sign, training state: a checkpoint has it beside the weights.
 
     References:
         Differentiable Augmentation for Data-Efficient GAN Training (Zhao et al., 2020), https://arxiv.org/abs/2006.10738
@@ -102,9 +103,8 @@ class Augmentation(nn.Module):
             raise UsageError(f"augment-strength is how often images are changed: say how as well, --model.augment {' '.join(CHANGES)}")
         self.changes = tuple(name for name in CHANGES if name in changes)
         self.adaptive = strength is None
-        # Of a model that changes nothing no checkpoint tells of it.
-        self.register_buffer("strength", torch.tensor(float(strength or 0.0)), persistent=bool(changes))
-        self.register_buffer("known", torch.zeros(()), persistent=bool(changes))
+        self.register_buffer("strength", torch.tensor(float(strength or 0.0)), persistent=False)
+        self.register_buffer("known", torch.zeros(()), persistent=False)
 
     def forward(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         """Images in [0, 1] as a discriminator is to see them, by the global generator; as they are in evaluation mode."""

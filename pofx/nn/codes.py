@@ -89,6 +89,15 @@ class CodeDistribution(Distribution):
         """Codes by the global generator."""
         return self.codes.random(math.prod(sample_shape), self.device).view(*sample_shape, self.codes.width)
 
+    def log_prob(self, value: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch"]:
+        """-log K for each category of K values, as a probability, and -log 2 for each number, as a density; -inf where a category is
+        not one-hot or a number beyond [-1, 1]."""
+        code = value.reshape(-1, self.codes.width)
+        inside = (code[:, sum(self.codes.categories) :].abs() <= 1).all(1)
+        for part in self.codes.categorical(code):
+            inside = inside & ((part == 0) | (part == 1)).all(1) & (part.sum(1) == 1)
+        return torch.where(inside, -sum(self.codes.entropy), -torch.inf).view(value.shape[:-1])
+
     @property
     def mean(self) -> Float[Tensor, " width"]:
         """1/K for each place of a category of K values, 0 for a number."""

@@ -18,7 +18,9 @@ BLOCK = 64
 ELEMENTS = 2**22
 """Decoded numbers held in memory at once while importance samples are weighed; more are no faster, since caches are small."""
 REACH, SIDE = 5.0, 512
-"""A grid of codes goes from -REACH to REACH standard deviations of the prior in SIDE steps."""
+"""A grid of codes goes from -REACH to REACH standard deviations of the prior N(0, I) in SIDE steps."""
+WHOLE, SMOOTH = 1e-3, 1e-2
+"""How far from 1 the sum of a prior over the grid may be, and over every other point in each dimension."""
 
 
 def importance_bound(
@@ -102,6 +104,15 @@ def grid(latent: int) -> Grid:
     """
     line = torch.linspace(-REACH, REACH, SIDE + 1)
     return Grid(torch.cartesian_prod(*[line] * latent).view(-1, latent), latent * math.log(2 * REACH / SIDE))
+
+
+def covered(log_prior: Float[Tensor, " points"], latent: int) -> bool:
+    """Whether a prior lies within `grid` and is smooth between its points: its sum is 1, and still nearly so over half of the points in
+    each dimension."""
+    density = log_prior.to(torch.float64).exp().view([SIDE + 1] * latent)
+    volume = (2 * REACH / SIDE) ** latent
+    half = density[(slice(None, None, 2),) * latent]
+    return abs(volume * float(density.sum()) - 1) < WHOLE and abs(2**latent * volume * float(half.sum()) - 1) < SMOOTH
 
 
 def resolved(q: Gaussian) -> bool:

@@ -6,20 +6,32 @@ from torch import Tensor, nn
 
 from pofx.core import UsageError
 
+SHARE = 0.02
+"""Of a new number in a running mean, once there were many."""
+
 
 class RunningMean(nn.Module):
-    """The running mean of a number, moved in training mode only."""
+    """The running mean of a number, moved in training mode only: the mean of all until so many have been taken in that each new one
+    has a share of 2 %, which is then its share for good.
+
+    Arguments:
+        kept: whether what is judged or sampled needs it; else it is training state.
+    """
 
     value: Tensor
+    taken: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, *, kept: bool = True) -> None:
         super().__init__()
-        self.register_buffer("value", torch.zeros(()))
+        self.register_buffer("value", torch.zeros(()), persistent=kept)
+        self.register_buffer("taken", torch.zeros((), dtype=torch.int64), persistent=False)
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, ""]:
         """The mean so far, with that of x taken in."""
         if self.training:
-            self.value.lerp_(x.detach().mean(), 0.02)
+            # On the device: nothing waits for the count.
+            self.taken += 1
+            self.value += (x.detach().mean() - self.value) * (1.0 / self.taken).clamp(min=SHARE)
         return self.value
 
 

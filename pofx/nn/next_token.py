@@ -1,4 +1,4 @@
-"""The next symbol's distribution given those before it, by a causal transformer: of texts, and of codes."""
+"""The next element's distribution given those before it, by a causal transformer: of texts, codes and pixels, and of numbers."""
 
 import torch
 from jaxtyping import Float, Int64
@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from pofx.core import Network
 from pofx.nn.attention import CausalTransformer, Memory
+from pofx.nn.conditioning import Embedding
 
 #: An odd number by which runs are hashed, of the golden ratio's bits; products wrap around at 2^64.
 MIXER = 0x1E3779B97F4A7C15
@@ -63,27 +64,43 @@ class NextToken(Network):
         width, depth, heads, dropout: of the transformer.
         places: learn a vector for each of so many places, where it matters which one it is; 0: distances alone count.
         runs: learn vectors for runs of up to so many tokens (see `Runs`), in tables of `rows` rows; 1: of single tokens alone.
+        context: length of the vector of a label, which every token is read with; 0 for none.
     """
 
     def __init__(
-        self, vocabulary: int, width: int, depth: int, heads: int, dropout: float, *, places: int = 0, runs: int = 1, rows: int = 1 << 13
+        self,
+        vocabulary: int,
+        width: int,
+        depth: int,
+        heads: int,
+        dropout: float,
+        *,
+        places: int = 0,
+        runs: int = 1,
+        rows: int = 1 << 13,
+        context: int = 0,
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary + 1, width)
         self.place = nn.Embedding(places, width) if places else None
         self.runs = Runs(vocabulary + 1, width, runs, rows) if runs > 1 else None
+        self.told = Embedding(context, width) if context else None
         self.transformer = CausalTransformer(width, depth, heads, dropout)
         self.head = nn.Linear(width, vocabulary, bias=False)
         # Its rows belong to symbols, as those of the embedding, so AdamW moves it and Muon does not.
         self.head.moved_as_matrix = False
         nn.init.normal_(self.head.weight, std=0.02)
 
-    def compute(self, tokens: Int64[Tensor, "batch time"], memory: Memory | None = None) -> Float[Tensor, "batch time vocabulary"]:
+    def compute(
+        self, tokens: Int64[Tensor, "batch time"], memory: Memory | None = None, context: Float[Tensor, "batch context"] | None = None
+    ) -> Float[Tensor, "batch time vocabulary"]:
         """Logits after each of `tokens`, which stand behind those in `memory` and are added to it."""
         x = self.embedding(tokens)
         if self.place is not None:
             start = 0 if memory is None else memory.length
             x = x + self.place.weight[start : start + tokens.shape[1]]
+        if self.told is not None and context is not None:
+            x = x + self.told(context.to(x.dtype))[:, None]
         if self.runs is not None:
             back = self.runs.back
             before = None if memory is None else memory.recent
@@ -93,3 +110,27 @@ class NextToken(Network):
             if memory is not None:
                 memory.recent = torch.cat((before, tokens), 1)[:, -back:]
         return self.head(self.transformer(x, memory))
+
+
+class NextNumbers(Network):
+    """What is said of the next element of a sequence after each one, from its numbers and one more, which marks the begin.
+
+    Arguments:
+        numbers: of an element, with the mark. outputs: numbers that are said of the next one.
+        width, depth, heads, dropout: of the transformer.
+    """
+
+    def __init__(self, numbers: int, outputs: int, width: int, depth: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.element = nn.Linear(numbers, width)
+        self.transformer = CausalTransformer(width, depth, heads, dropout)
+        self.head = nn.Linear(width, outputs)
+        # What their features and outputs mean is fixed, as that of symbols is: AdamW moves both, and Muon does not.
+        self.element.moved_as_matrix = self.head.moved_as_matrix = False
+        # At the start the next element is all but independent of the others.
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+
+    def compute(self, x: Float[Tensor, "batch time numbers"], memory: Memory | None = None) -> Float[Tensor, "batch time outputs"]:
+        """What follows each element of x, which stand behind those in `memory` and are added to it."""
+        return self.head(self.transformer(self.element(x), memory))

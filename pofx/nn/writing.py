@@ -3,10 +3,11 @@
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
-from pofx.core import Completes, DataSpec, Likelihood, Noise, Predicts, Samples, Scores, UsageError
+from pofx.core import Completes, DataSpec, Likelihood, Noise, Predicts, Samples, Scores
+from pofx.nn import labels
 from pofx.nn.sampling import Choice, Read, Stop, Watch, check, fill, write
 
 
@@ -15,6 +16,11 @@ class Writes(Samples, Scores, Predicts, Completes):
 
     spec: DataSpec
     window: int
+
+    @property
+    def vocabulary(self) -> int:
+        """Symbols that can come next."""
+        return self.spec.vocabulary
 
     def reader(self, x: Int64[Tensor, "batch time"]) -> Read:
         """From rising positions to the logits of what stands there, given what x holds to the left at the time of the call.
@@ -27,7 +33,7 @@ class Writes(Samples, Scores, Predicts, Completes):
     def log_prob(self, x: Int64[Tensor, "batch time"], *, label: Tensor | None = None) -> Likelihood:
         """Exact log p(x) in nats per example: the sum over its tokens. `label` must be None."""
         self._refuse(label)
-        check(x.flatten(), self.spec.vocabulary)
+        check(x.flatten(), self.vocabulary)
         return Likelihood(self._log_p(x).sum(1), "exact", "tokens")
 
     def _log_p(self, x: Int64[Tensor, "batch time"]) -> Float[Tensor, "batch time"]:
@@ -42,7 +48,7 @@ class Writes(Samples, Scores, Predicts, Completes):
         noise: Noise,
         label: Tensor | None = None,
         length: int | None = None,
-        prompt: Int64[Tensor, " prompt"] | None = None,
+        prompt: Shaped[Tensor, "prompt ..."] | None = None,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
@@ -51,17 +57,16 @@ class Writes(Samples, Scores, Predicts, Completes):
         stop: Stop | None = None,
         watch: Watch | None = None,
         mode: Literal["draw", "mean"] = "draw",
-    ) -> Int64[Tensor, "n time"]:
-        """n texts, each the prompt, of any length, and `length` new tokens, or one window of them.
+    ) -> Shaped[Tensor, "n ..."]:
+        """n texts, each the prompt, of any length, and `length` new tokens, or one window of them; so too of sequences.
 
         Arguments:
-            label: must be None.
+            label: must be None where the model is not conditional.
             temperature, top_k, top_p, repetition_penalty, no_repeat_ngram, mode: see `Choice`.
             stop, watch: see `pofx.nn.sampling.write`.
 
         Raises `UsageError` for a prompt outside the vocabulary and for a knob that makes no sense.
         """
-        self._refuse(label)
         choice = Choice(
             temperature=temperature,
             top_k=top_k,
@@ -70,10 +75,26 @@ class Writes(Samples, Scores, Predicts, Completes):
             no_repeat_ngram=no_repeat_ngram,
             mode=mode,
         )
+        return self._write(n, choice, noise=noise, label=label, length=length, prompt=prompt, stop=stop, watch=watch)
+
+    def _write(
+        self,
+        n: int,
+        choice: Choice,
+        *,
+        noise: Noise,
+        label: Tensor | None,
+        length: int | None,
+        prompt: Shaped[Tensor, "prompt ..."] | None,
+        stop: Stop | None,
+        watch: Watch | None,
+    ) -> Shaped[Tensor, "n ..."]:
+        """What `sample` gives, its knobs told as a `Choice`."""
+        self._refuse(label)
         return write(
             self.reader,
             n,
-            vocabulary=self.spec.vocabulary,
+            vocabulary=self.vocabulary,
             length=self.window if length is None else length,
             choice=choice,
             noise=noise,
@@ -83,10 +104,11 @@ class Writes(Samples, Scores, Predicts, Completes):
         )
 
     @torch.no_grad()
-    def complete(self, x: Int64[Tensor, "batch time"], mask: Bool[Tensor, "batch time"], *, noise: Noise) -> Int64[Tensor, "batch time"]:
+    def complete(
+        self, x: Int64[Tensor, "batch time"], mask: Bool[Tensor, "batch time"], *, noise: Noise, temperature: float = 1.0
+    ) -> Int64[Tensor, "batch time"]:
         """x with the tokens where `mask` is False drawn anew, from left to right (see `pofx.nn.sampling.fill`)."""
-        return fill(self.reader, x, mask, vocabulary=self.spec.vocabulary, choice=Choice(), noise=noise)
+        return fill(self.reader, x, mask, vocabulary=self.vocabulary, choice=Choice(temperature=temperature), noise=noise)
 
     def _refuse(self, label: Tensor | None) -> None:
-        if label is not None:
-            raise UsageError(f"{type(self).__name__} models text without labels: leave the label out")
+        labels.refuse(label, f"this {type(self).__name__}")

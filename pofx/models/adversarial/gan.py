@@ -323,7 +323,7 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
 
     def judge(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, " batch"]:
         """D(x), higher for real: the log-odds of real against generated under the losses in nats, known up to a constant where the
-        loss is of pairs; a conditional model without a label uses the null label."""
+        loss is wasserstein or of pairs; a conditional model without a label uses the null label."""
         self._check(label, len(x))
         return self._logit(self._judged(x, label), label)
 

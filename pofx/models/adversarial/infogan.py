@@ -27,6 +27,7 @@ from pofx.nn.codes import Codes
 from pofx.nn.conv import ConvDecoder
 from pofx.nn.mlp import MLP
 from pofx.nn.observation import Observation
+from pofx.nn.priors import StandardNormal
 from pofx.nn.relaxation import relaxed
 from pofx.nn.trunk import trunk
 
@@ -95,6 +96,7 @@ class InfoGAN(Model, Samples, Encodes, Decodes, Judges):
         self.augmentation = Augmentation(spec, config.augment, config.augment_strength)
         self.observation = Observation(spec, "squared_error")
         self.codes = Codes(config.categories, config.continuous)
+        self.noise_prior = StandardNormal(config.latent_dim)
         width = self.codes.width + config.latent_dim
         self.generator: nn.Module
         if config.architecture == "dense":
@@ -207,13 +209,18 @@ class InfoGAN(Model, Samples, Encodes, Decodes, Judges):
     def _output(self, code: Float[Tensor, "batch codes"], noise: Float[Tensor, "batch noise"]) -> Float[Tensor, "batch ..."]:
         return self.generator(torch.cat((code, noise), 1))
 
-    def sample(self, n: int, *, noise: Noise, label: Tensor | None = None) -> Shaped[Tensor, "n ..."]:
-        """n new examples; codes of a prior that was fitted later are decoded at the centre of the noise."""
+    def sample(self, n: int, *, noise: Noise, label: Tensor | None = None, truncation: float | None = None) -> Shaped[Tensor, "n ..."]:
+        """n new examples; codes of a prior that was fitted later are decoded at the centre of the noise.
+
+        Arguments:
+            truncation: numbers of the noise, not of the codes, beyond +- this are drawn anew.
+        """
         labels.refuse(label, "an infogan")
         if self.fitted is not None:
-            z = self.fitted.draw(noise)
+            z = self.noise_prior.truncated(noise, truncation, fitted=self.fitted)
             return self.observation.draw(self._output(z, torch.zeros(n, self.config.latent_dim, device=z.device)), noise)
-        return self.observation.draw(self._output(self.codes.draw(noise), noise.normal(self.config.latent_dim)), noise)
+        code = self.codes.draw(noise)
+        return self.observation.draw(self._output(code, self.noise_prior.truncated(noise, truncation)), noise)
 
     def judge(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, " batch"]:
         """D(x): the log-odds of real against generated."""

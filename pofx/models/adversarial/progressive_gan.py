@@ -33,7 +33,6 @@ from pofx.core import (
     Player,
     Recipe,
     Samples,
-    Trajectory,
     UsageError,
 )
 from pofx.nn import labels
@@ -43,7 +42,7 @@ from pofx.nn.growing import GrowingDiscriminator, GrowingGenerator, enlarge, hal
 from pofx.nn.priors import StandardNormal
 
 
-class ProgressiveGAN(Model, Samples, Decodes, Judges, Trajectory):
+class ProgressiveGAN(Model, Samples, Decodes, Judges):
     """A game that grows with `progress`; samples have the full size at every stage, coarse pixels repeated.
 
     Layers of sizes that are yet to come take no part: they have no gradients and no optimizer state, and their averages are what they
@@ -116,6 +115,12 @@ class ProgressiveGAN(Model, Samples, Decodes, Judges, Trajectory):
         share = math.prod(size) / math.prod(self.sizes[-1])
         return Rules(loss=config.loss, relativistic=config.relativistic, gamma=config.gamma * share, wgan_gp=config.wgan_gp)
 
+    @property
+    def milestones(self) -> dict[str, float]:
+        """The end of each size that another one grows from: later its own layer is no longer trained, and those below it are."""
+        ends = self.schedule.ends[:-1:2]
+        return {f"{height} x {width}": end for (height, width), end in zip(self.sizes[:-1], ends, strict=True)}
+
     def players(self) -> tuple[Player, ...]:
         """The discriminator, then the generator."""
         config = self.config
@@ -146,10 +151,9 @@ class ProgressiveGAN(Model, Samples, Decodes, Judges, Trajectory):
             x = halve(x)
         return x if alpha == 1 else torch.lerp(enlarge(halve(x), self.sizes[stage]), x, alpha)
 
-    def _images(self, z: Float[Tensor, "batch latent"], stage: int | None = None) -> Float[Tensor, "batch channels new_height new_width"]:
-        """Images in [0, 1] at the size of a stage, by default the present one, which is shown as far as it is faded in."""
-        now, alpha = self.stage
-        return self.generator(z, *((now, alpha) if stage in (None, now) else (stage, 1.0))).sigmoid()
+    def _images(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch channels new_height new_width"]:
+        """Images in [0, 1] at the size of this stage, as far as it is faded in."""
+        return self.generator(z, *self.stage).sigmoid()
 
     def _whole(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels new_height new_width"]:
         """Images of a stage at the full size, through all sizes between, so that halving them leads back."""
@@ -194,11 +198,6 @@ class ProgressiveGAN(Model, Samples, Decodes, Judges, Trajectory):
         """D(x) at the size of this stage, higher for real."""
         labels.refuse(label, "a progressive_gan")
         return self._logit(self.coarse(x))
-
-    def trajectory(self, n: int, *, noise: Noise) -> Float[Tensor, "frames n ..."]:
-        """The same codes at every size there is so far, enlarged to the full one, the coarsest first."""
-        z = self.code_prior.draw(noise)
-        return torch.stack([self._whole(self._images(z, stage)) for stage in range(self.stage[0] + 1)])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -83,7 +83,7 @@ class StyleGAN(Model, Samples, Decodes, Judges):
         self.discriminator = ConvEncoder(
             spec.shape, 1, channels=2 * config.channels, activation="leaky_relu", blocks=1, minibatch_std=config.minibatch_std
         )
-        self.length = RunningMean()
+        self.length = RunningMean(kept=False)
         self.register_buffer("centre", torch.zeros(latent))
         self.register_buffer("still", torch.randn(1, self.generator.numbers))
 

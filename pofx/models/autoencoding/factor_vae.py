@@ -32,8 +32,7 @@ from pofx.core import (
     Samples,
     Scores,
 )
-from pofx.nn import importance, labels
-from pofx.nn.collapse import collapsed
+from pofx.nn import collapse, importance, labels
 from pofx.nn.conv import LARGE
 from pofx.nn.gaussian import Gaussian
 from pofx.nn.mlp import MLP
@@ -183,9 +182,19 @@ class FactorVAE(Model, Samples, Encodes, Decodes, Scores):
         if float(self.progress) < self.config.warmup:
             return {}
         q = self.posterior(batch.x)
-        return collapsed(q.mu, q.kl_per_dimension().mean(0))
+        return collapse.collapsed(q.mu, q.kl_per_dimension().mean(0))
+
+    def signs(self, batch: Batch) -> Mapping[str, float]:
+        """Active units, and nats per dimension."""
+        q = self.posterior(batch.x)
+        return collapse.signs(q.mu, q.kl_per_dimension().mean(0))
 
     # -------------------------------------------------------------------------------------------------- capabilities
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which likelihood it is."""
+        return (self.observation.note,)
 
     @property
     def capabilities(self) -> frozenset[type[core.Capability]]:

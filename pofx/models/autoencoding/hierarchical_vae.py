@@ -115,6 +115,11 @@ class HierarchicalVAE(Model, Samples, Encodes, Decodes, Scores):
         return Recipe(config=config, batch_size=128, budget=budget or Budget(epochs=60), ema=0.999)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Which likelihood it is."""
+        return (self.observation.note,)
+
+    @property
     def capabilities(self) -> frozenset[type[core.Capability]]:
         """Scores only where p(x|z) is a likelihood of these data."""
         return super().capabilities - ({Scores} if self.observation.space is None else set())
@@ -160,8 +165,7 @@ class HierarchicalVAE(Model, Samples, Encodes, Decodes, Scores):
 
     def symptoms(self, batch: Batch) -> Mapping[str, str]:
         """Layers whose posterior is their prior."""
-        noise = torch.randn(len(batch.x), self.latent, generator=torch.Generator().manual_seed(0)).to(batch.x.device)
-        kl = self.layer_kl(*self._walk(batch.x, noise)[1:], noise).tolist()
+        kl = self._nats(batch.x)
         idle = [str(i + 1) for i, value in enumerate(kl) if value < IDLE]
         if not idle:
             return {}
@@ -171,6 +175,14 @@ class HierarchicalVAE(Model, Samples, Encodes, Decodes, Scores):
             f"{'hold' if many else 'holds'} less than {IDLE:g} nats an example, so that the decoder does without "
             f"{'them' if many else 'it'}: leave {'them' if many else 'it'} out (layers), give free bits, or warm the divergence up for longer"
         }
+
+    def signs(self, batch: Batch) -> Mapping[str, float]:
+        """Nats of each layer, the first one on top."""
+        return {f"codes/layer_{i}": value for i, value in enumerate(self._nats(batch.x), 1)}
+
+    def _nats(self, x: Tensor) -> list[float]:
+        noise = torch.randn(len(x), self.latent, generator=torch.Generator().manual_seed(0)).to(x.device)
+        return self.layer_kl(*self._walk(x, noise)[1:], noise).tolist()
 
     # ------------------------------------------------------------------------------------------------- capabilities
 

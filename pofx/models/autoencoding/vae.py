@@ -19,8 +19,7 @@ from torch.distributions import Distribution
 
 from pofx import core, losses
 from pofx.core import Batch, Budget, DataSpec, Decodes, Encodes, Loss, Model, Noise, Optimizer, Recipe, Samples, Scores, UsageError
-from pofx.nn import importance, labels
-from pofx.nn.collapse import collapsed
+from pofx.nn import collapse, importance, labels
 from pofx.nn.conv import LARGE, ConvDecoder, ConvEncoder
 from pofx.nn.foreign import Foreign
 from pofx.nn.gaussian import Covariance, Gaussian
@@ -249,11 +248,19 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         """Codes that have collapsed onto the prior, once the divergence has its full weight."""
         if float(self.progress) < min(0.95, self.config.warmup):
             return {}
+        return collapse.collapsed(*self._codes_of(batch))
+
+    def signs(self, batch: Batch) -> Mapping[str, float]:
+        """Active units, and under the prior normal nats per dimension."""
+        return collapse.signs(*self._codes_of(batch))
+
+    def _codes_of(self, batch: Batch) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, " latent"] | None]:
+        """Posterior means in standard deviations of the prior, and the mean divergence of each dimension where that is known."""
         q = self.posterior(batch.x, batch.label if self.config.conditional else None)
         # A learned prior has a scale of its own; its nats are not those of N(0, I).
         if self.config.prior == "normal":
-            return collapsed(q.mu, q.kl_per_dimension().mean(0))
-        return collapsed(q.mu / self.code_prior.draw(Noise(0, DRAWS, device=self.device)).std(0))
+            return q.mu, q.kl_per_dimension().mean(0)
+        return q.mu / self.code_prior.draw(Noise(0, DRAWS, device=self.device)).std(0), None
 
     # ------------------------------------------------------------------------------------------------- capabilities
 
@@ -302,7 +309,7 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
 
         Arguments:
             samples: K. None: the integral, by an even grid of codes, where they have at most two dimensions, the data are coins
-                or few numbers, and the grid resolves the posterior of each example; else K = 64.
+                or few numbers, and the grid resolves the posterior of each example and holds the whole prior; else K = 64.
         Raises `UsageError` where p(x|z) is no likelihood of these data.
         """
         space = self.observation.likelihood_space()
@@ -312,8 +319,11 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         if self.condition is not None and label is None:
             mixed, log_marginal, whole = self.condition.mixture()
             choices = [row.expand(len(x), *row.shape) for row in mixed]
+        log_prior = None
         if samples is None and self._integrable and all(importance.resolved(self.posterior(x, y)) for y in choices):
-            nats = torch.stack([self._integral(x, y) for y in choices])
+            log_prior = self._prior_on_grid()
+        if log_prior is not None:
+            nats = torch.stack([self._integral(x, y, log_prior) for y in choices])
         else:
             samples = importance.BLOCK if samples is None else samples
             nats = torch.stack([self._bound(x, y, samples) for y in choices])
@@ -340,9 +350,15 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
     def _integrable(self) -> bool:
         """Whether a grid covers the codes, and few examples are not too many numbers under all of it."""
         cheap = self.observation.kind == "bernoulli" or math.prod(self.spec.shape) <= 8
-        return self.config.latent_dim <= 2 and self.config.prior == "normal" and cheap
+        return self.config.latent_dim <= 2 and cheap
 
-    def _integral(self, x: Tensor, label: Tensor | None) -> Float[Tensor, " batch"]:
+    def _prior_on_grid(self) -> Float[Tensor, " points"] | None:
+        """log p(z) of each code of the grid; None where a learned prior reaches beyond it or is too narrow for it."""
+        codes = importance.grid(self.config.latent_dim).z.to(self.device)
+        log_prior = torch.cat([self.code_prior.log_prob(z) for z in codes.split(CODES)])
+        return log_prior if self.config.prior == "normal" or importance.covered(log_prior, self.config.latent_dim) else None
+
+    def _integral(self, x: Tensor, label: Tensor | None, log_prior: Float[Tensor, " points"]) -> Float[Tensor, " batch"]:
         """log of the sum of p(x|z) p(z) over a grid; of one label at a time, since its decoder differs."""
         codes, log_volume = importance.grid(self.config.latent_dim)
         total = x.new_full((len(x),), -math.inf)
@@ -354,8 +370,8 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
         for group in groups.unique():
             rows = groups == group
             y = None if label is None else label[rows][:1]
-            for z in codes.to(x.device).split(CODES):
+            for z, log_p in zip(codes.to(x.device).split(CODES), log_prior.split(CODES), strict=True):
                 output = self._output(z, None if y is None else y.expand(len(z), *y.shape[1:]))
-                log_joint = self.code_prior.log_prob(z) - self.observation.nll_of_pairs(output, x[rows])
+                log_joint = log_p - self.observation.nll_of_pairs(output, x[rows])
                 total[rows] = torch.logaddexp(total[rows], log_joint.logsumexp(1))
         return total + log_volume

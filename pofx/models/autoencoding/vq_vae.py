@@ -212,6 +212,11 @@ class VQVAE(Model, Samples, Encodes, Decodes, Scores):
         return Recipe(config=config, batch_size=64, budget=budget or Budget(epochs=6), ema=0.998)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Which likelihood it is."""
+        return (self.observation.note,)
+
+    @property
     def capabilities(self) -> frozenset[type[core.Capability]]:
         """Scores only where p(x|e_k) is a likelihood of these data."""
         return super().capabilities - ({Scores} if self.observation.space is None else set())

@@ -20,6 +20,9 @@ from pofx.nn import labels
 from pofx.nn.masked import Masked
 from pofx.nn.variables import Variables
 
+DIRECT = 2048
+"""Pixels above which the map from each to each later one would have more weights than the rest of the network, and is left out."""
+
 
 class MADE(Model, Samples, Scores, Completes):
     """A masked dense network from variables in their order to a distribution of each, given those before it.
@@ -77,12 +80,20 @@ class MADE(Model, Samples, Scores, Completes):
         if spec.kind != "images":
             config = cls.Config(hidden=(256, 256), dropout=0.1 if few else 0.0, optimizer=optimizer)
             return Recipe(config=config, batch_size=128, budget=budget or Budget(epochs=100 if few else 30), ema=0.998)
-        # Five numbers a pixel, directly from each pixel, would be more weights than they are worth.
-        config = cls.Config(direct=spec.bits == 1, components=3, optimizer=optimizer)
+        # Five numbers a pixel, directly from each pixel, would be more weights than they are worth; so would the many of a large image.
+        config = cls.Config(direct=spec.bits == 1 and numbers <= DIRECT, components=3, optimizer=optimizer)
         if few or numbers > 1024:
             config = dataclasses.replace(config, hidden=(256, 256), dropout=0.2 if few else 0.0)
         steps = Budget(steps=3000) if few else Budget(epochs=30)
         return Recipe(config=config, batch_size=64 if few else 256, budget=budget or steps, ema=0.998)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a large image leaves out."""
+        numbers = math.prod(self.spec.shape)
+        if self.spec.bits != 1 or self.config.direct or numbers <= DIRECT:
+            return ()
+        return (f"no pixel sees the earlier ones directly, which would take {numbers**2:,} weights: --model.direct true has it",)
 
     # ----------------------------------------------------------------------------------------------------- training
 

@@ -156,7 +156,6 @@ class PixelCNN(Model, Samples, Scores, Completes):
             temperature: divides logits, and multiplies the scales of a mixture; below 1 prefers likely levels.
         """
         labels.check(self.condition, label, n, "pixel_cnn", missing=False)
-        core.Range(0, open=True).check("temperature", temperature)
         if self.condition is not None and label is None:
             label = self.condition.draw(noise)
         x = torch.zeros(n, *self.spec.shape, device=self.device, dtype=self.network.place.dtype)
@@ -181,6 +180,7 @@ class PixelCNN(Model, Samples, Scores, Completes):
         return self._fill(x.masked_fill(~mask, 0), mask, noise, label, temperature)
 
     def _fill(self, x: Tensor, keep: Tensor, noise: Noise, label: Tensor | None, temperature: float) -> Tensor:
+        core.Range(0, open=True).check("temperature", temperature)
         channels, height, width = self.spec.shape
         raster = self.network.raster(len(x), self._context(label, x))
         # Drawn at once, whatever is kept: images do not depend on one another.

@@ -20,36 +20,18 @@ References:
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pofx import core
-from pofx.core import (
-    Batch,
-    Budget,
-    DataSpec,
-    Forecasts,
-    Fraction,
-    Likelihood,
-    Loss,
-    Model,
-    Network,
-    Noise,
-    Optimizer,
-    Positive,
-    Predicts,
-    Recipe,
-    UsageError,
-)
-from pofx.nn import labels, sampling
+from pofx.core import Batch, Budget, DataSpec, Fraction, Loss, Network, Optimizer, Positive, Recipe
+from pofx.nn import sampling
+from pofx.nn.continuing import Continues, Said
 from pofx.nn.gaussian_mixture import GaussianMixture
 from pofx.nn.next_token import Runs
 from pofx.nn.recurrent import Carried, Cell, RecurrentStack
-from pofx.nn.writing import Writes
 
 SPEED = 600_000
 """Training tokens a minute that a recipe counts on: what the larger networks do on two CPU cores."""
@@ -82,7 +64,7 @@ class _Reader(Network):
         return self.head(self.stack(x, carried))
 
 
-class RNN(Model, Writes, Forecasts):
+class RNN(Continues):
     """A recurrent network on tokens or on sequences of numbers.
 
     What it has read is in its state, without a limit: a text or sequence longer than the window is scored, continued and
@@ -198,32 +180,9 @@ class RNN(Model, Writes, Forecasts):
         recent = self.recent[batch.lane].masked_fill(empty[:, None], self.spec.vocabulary)
         return latest, Carried(self.memory[batch.lane].masked_fill(empty[:, None], 0.0), recent)
 
-    def _first(self, n: int) -> Shaped[Tensor, "n one ..."]:
-        """What stands before the first element: a symbol outside the vocabulary, or zeros that are marked."""
-        if self.tokens:
-            return torch.full((n, 1), self.spec.vocabulary, device=self.device)
-        begin = torch.zeros(n, 1, self.spec.shape[-1] + 1, device=self.device, dtype=next(self.parameters()).dtype)
-        begin[..., -1] = 1.0
-        return begin
-
-    def _marked(self, x: Shaped[Tensor, "batch time ..."]) -> Shaped[Tensor, "batch time ..."]:
-        """Elements as the network reads them: numbers with a mark that says that they are no beginning."""
-        return x if self.tokens else F.pad(x, (0, 1))
-
-    def _nll(self, output: Tensor, previous: Tensor, x: Shaped[Tensor, "batch time ..."]) -> Float[Tensor, "batch time"]:
-        """-log p of each element."""
-        if self.tokens:
-            return F.cross_entropy(output.transpose(1, 2), x, reduction="none")
-        return -self.mixture.distribution(output, previous[..., :-1]).log_prob(x)
-
     # -------------------------------------------------------------------------------------------------- capabilities
 
-    @property
-    def capabilities(self) -> frozenset[type[core.Capability]]:
-        """Texts are predicted token by token, and go on from a prompt; sequences of numbers are forecast."""
-        return super().capabilities - {Forecasts if self.tokens else Predicts}
-
-    def outputs(self, x: Shaped[Tensor, "batch time ..."]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def outputs(self, x: Shaped[Tensor, "batch time ..."]) -> Iterator[Said]:
         """What the network says of the elements of x from those before, a window at a time: its output, what it read, and the
         elements."""
         carried, first = Carried(), self._first(len(x))
@@ -231,86 +190,6 @@ class RNN(Model, Writes, Forecasts):
             previous = torch.cat((first, self._marked(part[:, :-1])), 1)
             yield self.network(previous, carried), previous, part
             first = self._marked(part[:, -1:])
-
-    @torch.no_grad()
-    def log_prob(self, x: Shaped[Tensor, "batch time ..."], *, label: Tensor | None = None) -> Likelihood:
-        """Exact log p(x) of each example, which may be of any length. Raises `UsageError` for a label, as all of these do."""
-        labels.refuse(label, "an rnn")
-        nats = -torch.stack([self._nll(*said).sum(1) for said in self.outputs(x)]).sum(0)
-        return Likelihood(nats, "exact", "tokens" if self.tokens else "density")
-
-    def logits(self, x: Int64[Tensor, "batch time"]) -> Float[Tensor, "batch time vocabulary"]:
-        """Logits of every token of x from those before it; x may be of any length."""
-        return torch.cat([output for output, _, _ in self.outputs(x)], 1)
-
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        *,
-        noise: Noise,
-        label: Tensor | None = None,
-        length: int | None = None,
-        prompt: Shaped[Tensor, "prompt ..."] | None = None,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        repetition_penalty: float = 1.0,
-        no_repeat_ngram: int | None = None,
-        stop: sampling.Stop | None = None,
-        watch: sampling.Watch | None = None,
-        mode: Literal["draw", "mean"] = "draw",
-    ) -> Shaped[Tensor, "n time ..."]:
-        """n texts or sequences, each the prompt, of any length, and `length` new elements, or one window of them.
-
-        Arguments:
-            temperature: of texts see `Choice`; of sequences it multiplies the variances, and 0 takes the mean of what comes next.
-            top_k, top_p, repetition_penalty, no_repeat_ngram: of texts, see `Choice`. stop, watch: of texts, see `sampling.write`.
-            mode: "mean" takes the likeliest token, or the mean of the next numbers, each time, and no random number.
-
-        Raises `UsageError` for a prompt outside the vocabulary and for a knob that makes no sense.
-        """
-        if self.tokens:
-            return super().sample(
-                n, noise=noise, label=label, length=length, prompt=prompt, temperature=temperature, top_k=top_k, top_p=top_p,
-                repetition_penalty=repetition_penalty, no_repeat_ngram=no_repeat_ngram, stop=stop, watch=watch, mode=mode,
-            )  # fmt: skip
-        labels.refuse(label, "an rnn")
-        length = self.length if length is None else length
-        if (top_k, top_p, repetition_penalty, no_repeat_ngram, stop, watch) != (None, None, 1.0, None, None, None):
-            raise UsageError("sequences of numbers have no tokens to choose among: give a temperature or a mode only")
-        core.Range(0).check("length", length)
-        core.Range(0).check("temperature", temperature)
-        given = torch.zeros(0, self.spec.shape[-1]) if prompt is None else prompt
-        x = given.to(self.network.head.weight).repeat(n, 1, 1)
-        return torch.cat((x, self._go_on(x, length, noise, 0.0 if mode == "mean" else temperature)), 1)
-
-    @torch.no_grad()
-    def complete(
-        self, x: Shaped[Tensor, "batch time ..."], mask: Bool[Tensor, "batch time ..."], *, noise: Noise
-    ) -> Shaped[Tensor, "batch time ..."]:
-        """x with the elements where `mask`, of the shape of x, is False drawn anew, from left to right.
-
-        Each is drawn given what stands to its left, kept or drawn, and given the features of its own step that are kept; what
-        stands to its right has no influence. Raises `UsageError` where a kept token lies outside the vocabulary.
-        """
-        if self.tokens:
-            return super().complete(x, mask, noise=noise)
-        return self.mixture.fill(self.reader, x, mask, noise=noise)
-
-    @torch.no_grad()
-    def forecast(self, x: Float[Tensor, "batch time features"], horizon: int, *, noise: Noise) -> Float[Tensor, "batch horizon features"]:
-        """The next `horizon` steps of each sequence, drawn one after the other. Raises `UsageError` for a horizon below 1."""
-        core.Range(1).check("horizon", horizon)
-        return self._go_on(x, horizon, noise, 1.0)
-
-    def _go_on(
-        self, x: Float[Tensor, "batch time features"], steps: int, noise: Noise, temperature: float
-    ) -> Float[Tensor, "batch steps features"]:
-        """What may come after x."""
-        whole = F.pad(x, (0, 0, 0, steps))
-        mask = torch.arange(whole.shape[1], device=x.device).expand(whole.shape[:2])[..., None].expand_as(whole) < x.shape[1]
-        return self.mixture.fill(self.reader, whole, mask, noise=noise, first=x.shape[1], temperature=temperature)[:, x.shape[1] :]
 
     def reader(self, x: Shaped[Tensor, "batch time ..."]) -> sampling.Read:
         """A function from rising positions to what the network says of them, given what x holds to the left at the time of the

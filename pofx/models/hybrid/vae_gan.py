@@ -9,6 +9,7 @@
 D = h(f(x)); f(x) are the features of its last hidden layer. Half of the fakes are reconstructions, half are G(z) of z
 from the prior. Each player has a loss of its own, so that each gets the sign that is right for it. The heads that name
 the label belong to the encoder's player: both want the same, to be told apart by their codes is what they pay for together.
+The loss of the game, pairs of logits and further penalties are settings, as those of `gan`.
 """
 
 import dataclasses
@@ -40,9 +41,9 @@ from pofx.core import (
     Samples,
     UsageError,
 )
-from pofx.nn import labels
-from pofx.nn.adversarial import Rules, discriminator_loss, image_recipe
-from pofx.nn.collapse import collapsed
+from pofx.nn import collapse, labels
+from pofx.nn.adversarial import Rules, discriminator_loss, generator_loss, image_recipe
+from pofx.nn.augmentation import Augmentation, Augmented
 from pofx.nn.conditioning import naming
 from pofx.nn.conv import ConvDecoder, ConvEncoder
 from pofx.nn.mlp import MLP
@@ -73,7 +74,7 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
     kinds = frozenset({"images", "vectors"})
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Config(core.Config):
+    class Config(Augmented):
         """Configuration of the VAE-GAN."""
 
         latent_dim: core.Positive = 32
@@ -92,8 +93,18 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
         pixel_weight: core.NonNegative = 1.0
         """Weight of 1/2 ||x - reconstruction||^2, which keeps encoder and decoder together while the features are young (w);
         0: the features alone."""
+        loss: losses.AdversarialName = "non_saturating"
+        """What logits cost: non_saturating, minimax, least_squares, hinge, wasserstein."""
+        relativistic: bool = False
+        """Whether the loss is of D(x) - D(G(z)), a real and a generated example at a time, instead of each logit alone."""
         gamma: core.NonNegative = 0.3
         """Weight of the R1 penalty, 1/2 E ||grad_x D(x)||^2."""
+        gamma_fake: core.NonNegative = 0.0
+        """Weight of the R2 penalty, the same on generated examples."""
+        wgan_gp: core.NonNegative = 0.0
+        """Weight of the WGAN-GP penalty, E (||grad D|| - 1)^2 between real and generated examples; 10 is usual."""
+        dragan: core.NonNegative = 0.0
+        """Weight of the DRAGAN penalty, E (||grad D|| - 1)^2 around real examples; 10 is usual."""
         auxiliary: core.NonNegative = 0.0
         """Weight of naming the label from the code, with a head for the classes, attributes or values of the data; rows without a
         label are left out of it. 0: no head."""
@@ -109,6 +120,7 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
             raise UsageError(f"architecture conv is for images, and these data are {spec.kind}: choose dense")
         if config.architecture == "dense" and not config.hidden:
             raise UsageError("hidden needs at least one layer: the reconstruction is measured in the discriminator's last one")
+        self.augmentation = Augmentation(spec, config.augment, config.augment_strength)
         self.observation = Observation(spec, "squared_error")
         self.encoder: nn.Module
         self.decoder: nn.Module
@@ -194,25 +206,38 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
         return Loss({**terms, "label": named[0]}, {**weights, "label": self.config.auxiliary}, {"accuracy": named[1]})
 
     def decoder_loss(self, batch: Batch) -> Loss:
-        """The terms `features`, `reconstruction` and `adversarial`, the last in nats."""
+        """The terms `features`, `reconstruction` and `adversarial`, the last in the unit of the loss."""
         n = len(batch.x)
         codes = self._codes(batch.x, n)
         fake = self._decoded(codes)
-        features = self._features(fake)
-        logits = self.head(features)[:, 0]
+        seen = []
+
+        def logit(x: Tensor) -> Tensor:
+            seen.append(self._features(x))
+            return self.head(seen[-1])[:, 0]
+
+        # Logits are asked for first for the fakes; where pairs are judged, each real example has two partners.
+        paid, logits = generator_loss(logit, torch.cat((batch.x, batch.x)), fake, self.rules, augmentation=self.augmentation)
+        # Reconstructions are compared as they are; what is judged may have been changed first.
+        features = self._features(fake[:n]) if self.augmentation.changes else seen[0][:n]
         return Loss(
-            {**self._distance(features[:n], fake[:n], batch.x), "adversarial": losses.NON_SATURATING.of_generator(logits)},
+            {**self._distance(features, fake[:n], batch.x), "adversarial": paid},
             weights=self._weights,
             metrics={"fake_logit": logits.detach().mean()},
         )
 
     def discriminator_loss(self, batch: Batch) -> Loss:
-        """The terms `real` and `fake` in nats, and `penalty`."""
+        """The terms `real` and `fake` (or `paired`) in the unit of the loss, and the penalties."""
         # As many fakes as real examples: half of the batch lends its codes, the others come from the prior.
         n = len(batch.x)
         with torch.no_grad():
             fake = self._decoded(self._codes(batch.x[: (n + 1) // 2], n // 2))
-        return discriminator_loss(self._logit, batch.x, fake, Rules(gamma=self.config.gamma))
+        return discriminator_loss(self._logit, batch.x, fake, self.rules, augmentation=self.augmentation)
+
+    @property
+    def rules(self) -> Rules:
+        """Of the game between decoder and discriminator."""
+        return Rules(**{field.name: getattr(self.config, field.name) for field in dataclasses.fields(Rules)})
 
     @torch.no_grad()
     def _codes(self, x: Tensor, n: int) -> Float[Tensor, "codes latent"]:
@@ -237,8 +262,16 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
         """Codes that say nothing about x, once there was time to learn some."""
         if float(self.progress) < SETTLED:
             return {}
-        mu, log_var = self.posterior(batch.x)
-        return collapsed(mu, losses.kl_to_standard_normal(mu.reshape(-1, 1), log_var.reshape(-1, 1)).view_as(mu).mean(0))
+        return collapse.collapsed(*self._codes_of(batch.x))
+
+    def signs(self, batch: Batch) -> Mapping[str, float]:
+        """Active units, and nats per dimension."""
+        return collapse.signs(*self._codes_of(batch.x))
+
+    def _codes_of(self, x: Tensor) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, " latent"]]:
+        """Posterior means, and the mean divergence of each dimension."""
+        mu, log_var = self.posterior(x)
+        return mu, losses.kl_to_standard_normal(mu.reshape(-1, 1), log_var.reshape(-1, 1)).view_as(mu).mean(0)
 
     def prior(self) -> Independent:
         """N(0, I)."""
@@ -267,6 +300,7 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
         return self.label_head(self.posterior(x)[0])
 
     def judge(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, " batch"]:
-        """D(x): the log-odds of real against generated."""
+        """D(x): the log-odds of real against generated under the losses in nats, known up to a constant where the loss is wasserstein or
+        of pairs."""
         labels.refuse(label, "a vae_gan")
         return self._logit(x)
