@@ -29,8 +29,8 @@ LEAST = 50
 SIGMAS = (1, 2, 3)
 #: A class is named at its middle where so many of the twice as many nearest codes are its own.
 NAMED = 5
-#: Names stand so far apart, in shares of the width and of the height of the cloud.
-APART = np.array([0.1, 0.035])
+#: Width of a character of a name, and height of a name, in shares of the width and of the height of the cloud.
+CHARACTER, LINE = 0.016, 0.035
 
 
 class _Cloud(NamedTuple):
@@ -102,16 +102,16 @@ def _show(axes: "Axes", cloud: _Cloud, *, named: bool = True) -> None:
 
 def _name(axes: "Axes", cloud: _Cloud, groups: list[tuple[np.ndarray, str, str]]) -> None:
     """Writes names of classes at their middles, where these are among codes of theirs and apart; the legend has them all."""
-    taken: list[np.ndarray] = []
-    room = APART * np.ptp(cloud.place, 0)
-    for rows, colour, name in groups:
+    taken: list[tuple[np.ndarray, str]] = []
+    for rows, colour, name in ((rows, colour, figures.shorten(name)) for rows, colour, name in groups):
         middle = np.median(cloud.place[rows], 0)
         nearest = np.argsort(np.square(cloud.place - middle).sum(1), kind="stable")[: 2 * NAMED]
-        if rows[nearest].sum() < NAMED or any((np.abs(middle - other) < room).all() for other in taken):
+        rooms = [np.array([CHARACTER * (len(name) + len(other)) / 2, LINE]) * np.ptp(cloud.place, 0) for _, other in taken]
+        if rows[nearest].sum() < NAMED or any((np.abs(middle - at) < room).all() for (at, _), room in zip(taken, rooms, strict=True)):
             continue
-        taken.append(middle)
+        taken.append((middle, name))
         box = {"facecolor": "white", "edgecolor": colour, "alpha": 0.85, "linewidth": 1, "boxstyle": "round,pad=0.15"}
-        axes.text(*middle, figures.shorten(name), fontsize=7, ha="center", va="center", bbox=box, clip_on=True, parse_math=False)
+        axes.text(*middle, name, fontsize=7, ha="center", va="center", bbox=box, clip_on=True, parse_math=False)
 
 
 def _prior(axes: "Axes", cloud: _Cloud) -> None:
