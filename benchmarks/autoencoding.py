@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from idle import Record, described, kept, rehearsed, rounds, trained
+from idle import Record, described, flags, kept, rehearsed, rounds, trained
 
 import pofx
 from pofx import data, examples
@@ -163,10 +163,7 @@ def main() -> int:
     parser.add_argument("--many", type=int, help="so many images have all samples, the others 50; by default all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("runs/autoencoding"))
-    parser.add_argument("--any-speed", action="store_true", help="go by the clock of a busy machine")
-    parser.add_argument(
-        "--rehearse", action="store_true", help="only record how many rounds the minutes are, by one minute on an idle machine"
-    )
+    flags(parser, rehearsal=True)
     options = parser.parse_args()
     for name in options.systems:
         if name not in SYSTEMS:

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from idle import described, idle_rounds, trained
+from idle import described, flags, idle_rounds, trained
 from torch import Tensor
 
 import pofx
@@ -67,7 +67,7 @@ def main() -> int:
     parser.add_argument("--judge-steps", type=int, help="moves of the classifier, for a trial; by default its recipe's")
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("runs/conditional"))
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
-    parser.add_argument("--any-speed", action="store_true", help="go by the clock of a busy machine")
+    flags(parser)
     options = parser.parse_args()
     dataset = data.load("fashion_mnist")
     assert dataset.test is not None

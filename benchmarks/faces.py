@@ -30,7 +30,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from idle import described, idle_rounds, rehearsed, rounds, trained
+from idle import described, flags, idle_rounds, rehearsed, rounds, trained
 from torch import Tensor
 
 import pofx
@@ -297,10 +297,7 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=400, help="samples, and as many pictures, in a distance")
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("runs/faces"))
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
-    parser.add_argument("--any-speed", action="store_true", help="go by the clock of a busy machine")
-    parser.add_argument(
-        "--rehearse", action="store_true", help="only record how many rounds the minutes are, by one minute on an idle machine"
-    )
+    flags(parser, rehearsal=True)
     options = parser.parse_args()
     for name in options.systems:
         if name not in SYSTEMS:

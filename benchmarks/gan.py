@@ -28,7 +28,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from idle import described, idle_rounds, trained
+from idle import described, flags, idle_rounds, trained
 
 import pofx
 from pofx import data, examples, features
@@ -205,7 +205,7 @@ def main() -> int:
     parser.add_argument("--stacked", type=int, default=STACKED, help="samples of stacked images")
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("runs/gan"))
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
-    parser.add_argument("--any-speed", action="store_true", help="go by the clock of a busy machine")
+    flags(parser)
     options = parser.parse_args()
     for name in options.systems:
         if name not in SYSTEMS:

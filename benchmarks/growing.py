@@ -17,7 +17,7 @@ import sys
 from typing import Any
 
 import numpy as np
-from idle import described, idle_rounds, rehearsed, rounds, trained
+from idle import described, flags, idle_rounds, rehearsed, rounds, trained
 from torch import Tensor
 
 import pofx
@@ -57,10 +57,7 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=5000, help="samples, and as many test images, in a distance")
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("runs/growing"))
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
-    parser.add_argument("--any-speed", action="store_true", help="go by the clock of a busy machine")
-    parser.add_argument(
-        "--rehearse", action="store_true", help="only record how many rounds the minutes are, by one minute on an idle machine"
-    )
+    flags(parser, rehearsal=True)
     options = parser.parse_args()
     if options.out == RESULTS and options.minutes != parser.get_default("minutes"):
         parser.error("results of other minutes go elsewhere: give --out")

@@ -4,6 +4,7 @@ A recipe may depend on whether minutes or rounds are its budget. What is trained
 rounds says which config they were rounds of.
 """
 
+import argparse
 import dataclasses
 import math
 import pathlib
@@ -38,6 +39,15 @@ def gigaflops(size: int = 2048, times: int = 10) -> float:
         a @ b
         seconds.append(time.perf_counter() - start)
     return 2 * size**3 / sorted(seconds)[times // 2] / 1e9
+
+
+def flags(parser: argparse.ArgumentParser, *, rehearsal: bool = False) -> None:
+    """Adds what a script is asked about its minutes: --any-speed, and --rehearse where it can rehearse them."""
+    parser.add_argument("--any-speed", action="store_true", help="go by the clock of a busy machine")
+    if rehearsal:
+        parser.add_argument(
+            "--rehearse", action="store_true", help="only record how many rounds the minutes are, by one minute on an idle machine"
+        )
 
 
 def budget(minutes: float, rounds: int | None, speed: float) -> dict[str, float]:

@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
-from idle import described, kept, rehearsed, rounds, trained
+from idle import described, flags, kept, rehearsed, rounds, trained
 from torch import Tensor
 
 import pofx
@@ -227,10 +227,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="the first one")
     parser.add_argument("--seeds", type=int, default=1, help="how many")
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("runs/pixels"))
-    parser.add_argument("--any-speed", action="store_true", help="go by the clock of a busy machine")
-    parser.add_argument(
-        "--rehearse", action="store_true", help="only record how many rounds the minutes are, by one minute on an idle machine"
-    )
+    flags(parser, rehearsal=True)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64], help="of images that are drawn together")
     parser.add_argument("--share", type=float, default=0.05, help="of the pixels that are drawn without memory")
     parser.add_argument("--pairs", type=int, default=3, help="turns of both ways of drawing")

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from idle import described, idle_rounds, trained
+from idle import described, flags, idle_rounds, trained
 
 import pofx
 from pofx import data, examples, forecasting
@@ -73,7 +73,7 @@ def main() -> int:
     parser.add_argument("--draws", type=int, default=500, help="futures that are drawn of each window")
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("runs/series"))
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
-    parser.add_argument("--any-speed", action="store_true", help="go by the clock of a busy machine")
+    flags(parser)
     options = parser.parse_args()
     dataset = data.load(options.data)
     everything = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}

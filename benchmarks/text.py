@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from idle import Record, described, kept, rehearsed, rounds, trained
+from idle import Record, described, flags, kept, rehearsed, rounds, trained
 
 import pofx
 from pofx import data, examples, mixing
@@ -175,10 +175,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1, help="how many")
     parser.add_argument("--minutes", type=float, help="instead of each system's own: a trial, which is not written down")
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("runs/text"))
-    parser.add_argument("--any-speed", action="store_true", help="go by the clock of a busy machine")
-    parser.add_argument(
-        "--rehearse", action="store_true", help="only record how many rounds the minutes are, by one minute on an idle machine"
-    )
+    flags(parser, rehearsal=True)
     options = parser.parse_args()
     for name in options.systems:
         if name not in SYSTEMS:

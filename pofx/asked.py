@@ -11,6 +11,7 @@ from torch import Tensor
 from pofx import discovery, examples
 from pofx.core import Attributes, Classes, Label, Model, Noise, UsageError, mix
 from pofx.data import everything
+from pofx.data.text import TokenCodec
 from pofx.nn.labels import Condition
 from pofx.progress import tell, warn
 
@@ -36,11 +37,10 @@ def data(run: "Run", source: str | None) -> "tuple[Dataset, Split]":
 
 def text(codec: "Codec", given: str) -> Integer[Tensor, " length"]:
     """The tokens of a text; warns of characters that the model has never seen."""
-    tokens = codec.encode(given)  # type: ignore[attr-defined]
-    strange = codec.strange(given)  # type: ignore[attr-defined]
-    if strange:
+    assert isinstance(codec, TokenCodec)
+    if strange := codec.strange(given):
         warn(f"the training text has no {strange}: the model reads one unknown symbol in the place of each")
-    return tokens
+    return codec.encode(given)
 
 
 def parse(text: str, meaning: Label) -> list[int] | dict[int, float]:

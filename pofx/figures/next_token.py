@@ -11,7 +11,7 @@ from torch import Tensor
 from pofx import asked, examples, figures
 from pofx.core import Model, Predicts, UsageError
 from pofx.data.dataset import Dataset
-from pofx.data.text import TokenCodec, line
+from pofx.data.text import line
 from pofx.run import Run
 
 needs = (Predicts,)
@@ -30,9 +30,7 @@ def prompts(model: Model, dataset: Dataset, prompt: str | None) -> Int64[Tensor,
         return held.batch(torch.tensor([0]), window=length).x[0]
     if not prompt:
         raise UsageError("--prompt is empty: give the text whose continuation is meant")
-    codec = dataset.codec
-    assert isinstance(codec, TokenCodec)
-    return asked.text(codec, prompt).long()
+    return asked.text(dataset.codec, prompt).long()
 
 
 def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0, prompt: str | None = None) -> Figure:
