@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from pofx import core
 from pofx.core import Capability, Forecasts, Likelihood, Model, Noise, Predicts, UsageError
 from pofx.nn.gaussian_mixture import GaussianMixture
-from pofx.nn.sampling import Choice, Read, Stop, Watch, check
-from pofx.nn.writing import Writes
+from pofx.nn.sampling import Choice, Read, check
+from pofx.nn.writing import Passage, Writes
 
 Said = tuple[Tensor, Tensor, Tensor]
 """Of a part of some examples: what the network says of its elements, the element before each of them, and they themselves."""
@@ -89,22 +89,12 @@ class Continues(Model, Writes, Forecasts):
             check(x.flatten(), self.vocabulary)
         return Likelihood(-self._cost(self.outputs(x)), "exact", "tokens" if self.vocabulary else "density")
 
-    def _write(
-        self,
-        n: int,
-        choice: Choice,
-        *,
-        noise: Noise,
-        label: Tensor | None,
-        length: int | None,
-        prompt: Shaped[Tensor, "prompt ..."] | None,
-        stop: Stop | None,
-        watch: Watch | None,
-    ) -> Shaped[Tensor, "n ..."]:
+    def _write(self, n: int, choice: Choice, passage: Passage, *, noise: Noise, label: Tensor | None) -> Shaped[Tensor, "n ..."]:
         """Of numbers the temperature multiplies the variances, and 0, or the mode "mean", takes the mean of what comes next."""
         if self.vocabulary:
-            return super()._write(n, choice, noise=noise, label=label, length=length, prompt=prompt, stop=stop, watch=watch)
+            return super()._write(n, choice, passage, noise=noise, label=label)
         self._refuse(label)
+        length, prompt, stop, watch = passage
         if (stop, watch, dataclasses.replace(choice, temperature=1.0, mode="draw")) != (None, None, Choice()):
             raise UsageError("sequences of numbers have no tokens to choose among: give a temperature or a mode only")
         length = self.length if length is None else length

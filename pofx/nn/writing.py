@@ -1,6 +1,6 @@
 """What a model of tokens can do once it can read: score, write and complete texts."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
@@ -9,6 +9,15 @@ from torch import Tensor
 from pofx.core import Completes, DataSpec, Likelihood, Noise, Predicts, Samples, Scores
 from pofx.nn import labels
 from pofx.nn.sampling import Choice, Read, Stop, Watch, check, fill, write
+
+
+class Passage(NamedTuple):
+    """What is written: `length` new elements, or an example's, behind a `prompt`; see `pofx.nn.sampling.write` for `stop` and `watch`."""
+
+    length: int | None = None
+    prompt: Shaped[Tensor, "prompt ..."] | None = None
+    stop: Stop | None = None
+    watch: Watch | None = None
 
 
 class Writes(Samples, Scores, Predicts, Completes):
@@ -75,33 +84,14 @@ class Writes(Samples, Scores, Predicts, Completes):
             no_repeat_ngram=no_repeat_ngram,
             mode=mode,
         )
-        return self._write(n, choice, noise=noise, label=label, length=length, prompt=prompt, stop=stop, watch=watch)
+        return self._write(n, choice, Passage(length, prompt, stop, watch), noise=noise, label=label)
 
-    def _write(
-        self,
-        n: int,
-        choice: Choice,
-        *,
-        noise: Noise,
-        label: Tensor | None,
-        length: int | None,
-        prompt: Shaped[Tensor, "prompt ..."] | None,
-        stop: Stop | None,
-        watch: Watch | None,
-    ) -> Shaped[Tensor, "n ..."]:
-        """What `sample` gives, its knobs told as a `Choice`."""
+    def _write(self, n: int, choice: Choice, passage: Passage, *, noise: Noise, label: Tensor | None) -> Shaped[Tensor, "n ..."]:
+        """What `sample` gives."""
         self._refuse(label)
-        return write(
-            self.reader,
-            n,
-            vocabulary=self.vocabulary,
-            length=self.window if length is None else length,
-            choice=choice,
-            noise=noise,
-            prompt=prompt,
-            stop=stop,
-            watch=watch,
-        )
+        if passage.length is None:
+            passage = passage._replace(length=self.window)
+        return write(self.reader, n, vocabulary=self.vocabulary, choice=choice, noise=noise, **passage._asdict())
 
     @torch.no_grad()
     def complete(

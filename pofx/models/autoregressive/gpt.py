@@ -34,6 +34,7 @@ from pofx.nn.continuing import Continues, Said
 from pofx.nn.gaussian_mixture import GaussianMixture
 from pofx.nn.next_token import NextNumbers, NextToken
 from pofx.nn.sampling import Choice, Read
+from pofx.nn.writing import Passage
 
 OPTIMIZER = core.Optimizer(
     name="muon", lr=3e-3, matrix_lr=3e-2, betas=(0.9, 0.95), momentum=0.95, decay="linear", decay_start=0.4
@@ -256,22 +257,11 @@ class GPT(Continues):
         nats, kind = labels.exact_log_prob(self.condition, self._image_nll, x, label)
         return Likelihood(nats, kind, "binary" if self.spec.bits == 1 else "8-bit")
 
-    def _write(
-        self,
-        n: int,
-        choice: Choice,
-        *,
-        noise: Noise,
-        label: Tensor | None,
-        length: int | None,
-        prompt: Shaped[Tensor, "prompt ..."] | None,
-        stop: sampling.Stop | None,
-        watch: sampling.Watch | None,
-    ) -> Shaped[Tensor, "n ..."]:
+    def _write(self, n: int, choice: Choice, passage: Passage, *, noise: Noise, label: Tensor | None) -> Shaped[Tensor, "n ..."]:
         """Images are of one size and begin with nothing; labels that are not given come from the training marginal."""
         if self.spec.kind != "images":
-            return super()._write(n, choice, noise=noise, label=label, length=length, prompt=prompt, stop=stop, watch=watch)
-        if any(knob is not None for knob in (length, prompt, stop, watch)):
+            return super()._write(n, choice, passage, noise=noise, label=label)
+        if any(knob is not None for knob in passage):
             raise UsageError("an image has all its pixels and begins with the first: leave length, prompt, stop and watch out")
         labels.check(self.condition, label, n, "gpt", missing=False)
         if self.condition is not None and label is None:
