@@ -19,8 +19,10 @@ YOUNG = 0.15
 """Share of the budget in which a game may still find its feet."""
 LOOKS = 3
 """Looks in a row that must agree."""
-LOST, STANDS = 0.98, 0.8
-"""Accuracy of the discriminator at pairs from which on the generator is lost, if its distance stays above this share of before."""
+LOST, STANDS, FOREIGN = 0.98, 0.8, 0.9
+"""Accuracy of the discriminator at pairs from which on the generator is lost, if the distance of its samples stays above this share of
+what it was a few looks ago, and when the game was half as old, and nearest neighbours in plain features tell them from real ones so well:
+a sharp discriminator of good samples is no failure."""
 VANISHED = 1e-3
 """Share of its usual norm below which a generator's gradient has vanished."""
 KNOWN, GAP, SURE = 0.65, 0.5, 3.0
@@ -85,14 +87,19 @@ def _always(records: Sequence[Record], holds: Callable[[Record], bool], looks: i
 
 
 def _stands(records: Sequence[Record]) -> bool:
-    """Whether samples came hardly nearer to the data over the last few looks."""
+    """Whether samples came hardly nearer to the data over the last few looks, and over the second half of the game so far: in a long
+    training a few looks see little of a slow approach."""
     last = _last(records)
-    return bool(last) and last[-1]["distance"] >= STANDS * last[0]["distance"]
+    if not last:
+        return False
+    now = last[-1]
+    half = next(record for record in records if record["progress"] >= now["progress"] / 2)
+    return all(now["distance"] >= STANDS * before["distance"] for before in (last[0], half))
 
 
 def _wins(records: Sequence[Record]) -> str | None:
     now = records[-1] if records else {}
-    if _always(records, lambda r: r["told"] >= LOST) and _stands(records):
+    if _always(records, lambda r: r["told"] >= LOST and r["neighbours"] >= FOREIGN) and _stands(records):
         return (
             f"the discriminator tells {now['told']:.1%} of pairs of a real and a generated example apart, and samples no longer come "
             "nearer to the data, so that the generator has nothing to learn from"

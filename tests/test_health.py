@@ -73,8 +73,18 @@ def test_oscillation_is_a_distance_that_was_better():
 
 
 def test_a_generator_that_still_comes_nearer_is_not_lost():
-    records = [{**record, "told": 1.0, "distance": 0.7**i} for i, record in enumerate(looks(20))]
-    assert health.diagnose(records) == {}
+    lost = {"told": 1.0, "neighbours": 1.0}
+    fast = [{**record, **lost, "distance": 0.7**i} for i, record in enumerate(looks(20))]
+    assert health.diagnose(fast) == {}
+    # Of a long game three looks say little: 10 % nearer within them, 40 % since it was half as old.
+    slow = [{**record, **lost, "distance": 0.95**i} for i, record in enumerate(looks(20))]
+    assert health.diagnose(slow) == {}
+    assert list(health.diagnose([{**record, **lost, "distance": 0.99**i} for i, record in enumerate(looks(20))])) == [health.WINS]
+
+
+def test_a_sharp_discriminator_of_good_samples_has_not_won():
+    assert list(health.diagnose(looks(20, told=0.99, distance=0.1, neighbours=0.95))) == [health.WINS]
+    assert health.diagnose(looks(20, told=0.99, distance=0.1, neighbours=0.8)) == {}
 
 
 def test_modes_that_are_drawn_too_narrow_are_not_lost():
