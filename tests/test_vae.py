@@ -316,6 +316,11 @@ def test_codes_that_move_and_tell_nothing_have_collapsed():
     assert collapse.collapsed(half, 10 * nats(half)) == {}
 
 
+def test_the_middle_unit_of_two_lies_between_them():
+    found = collapse.signs(torch.randn(20, 2), torch.tensor([1.0, 3.0]))
+    assert found["codes/kl_median"] == 2
+
+
 def test_how_much_of_a_code_is_in_use_is_logged(tmp_path):
     import pofx
 

@@ -26,7 +26,7 @@ def signs(mu: Float[Tensor, "batch latent"], kl: Float[Tensor, " latent"] | None
         return {}
     found = {"codes/active_units": float(_active(mu))}
     if kl is not None:
-        found |= {"codes/kl_least": float(kl.min()), "codes/kl_median": float(kl.median()), "codes/kl_most": float(kl.max())}
+        found |= {"codes/kl_least": float(kl.min()), "codes/kl_median": float(kl.float().quantile(0.5)), "codes/kl_most": float(kl.max())}
     return found
 
 
