@@ -19,7 +19,7 @@ from pofx.core import Budget, Classifies, Encodes, Model, Samples, Scores, Train
 from pofx.data.dataset import Dataset
 from pofx.evaluate import Report
 from pofx.progress import Display
-from pofx.run import INFO, Run, next_folder
+from pofx.run import INFO, Run, next_folder, same_data, trained_on
 
 STATE, PAGE = "bakeoff.json", "report.html"
 #: Seconds of training below which a model has learned nothing worth comparing.
@@ -215,7 +215,7 @@ class Bakeoff:
         found = [(run, report) for run, report in found if run.info["model"] not in self.state["left_out"]]
         if not found:
             raise TrainingError("; ".join(f"{name}: {reason}" for name, reason in self.state["left_out"].items()))
-        compare.check_data([run for run, _ in found])
+        same_data(*(trained_on(run) for run, _ in found))
         return self._decide(found, chosen_on)
 
     def _announcement(self, runs: int) -> str:

@@ -16,7 +16,7 @@ from pofx.core import UsageError
 from pofx.data.images import grid
 from pofx.evaluate import Report, evaluate, keep, kept
 from pofx.findings import NORMAL_95, number
-from pofx.run import INFO, Run
+from pofx.run import INFO, Run, same_data, trained_on
 
 #: Settings that say how a run was made, not what it computes; those of one column may differ in them.
 FREE = frozenset({"seed", "device", "keep", "checkpoint_every", "monitor", "tensorboard"})
@@ -41,7 +41,7 @@ def gather(references: Sequence["str | pathlib.Path | Run"], *, part: str | None
         if (run.path.resolve(), run.step) in taken:
             raise UsageError(f"{run.path} is given twice: name each run, or other checkpoints of it, once")
         taken.add((run.path.resolve(), run.step))
-    check_data(runs)
+    same_data(*map(trained_on, runs))
     return columns([(run, measured(run, part, quiet=quiet)) for run in runs])
 
 
@@ -51,23 +51,6 @@ def _within(reference: "str | pathlib.Path | Run") -> list["str | pathlib.Path |
         return [reference]
     paths = sorted(path.parent for path in pathlib.Path(reference).glob(f"*/{INFO}"))
     return [path for path in paths if Run.read(path).info.get("last") is not None] or [reference]
-
-
-def check_data(runs: list[Run]) -> None:
-    """Raises `UsageError` where the runs are of different data, which no number can be compared across."""
-    if len({run.info["data"]["fingerprint"] for run in runs}) == 1:
-        return
-    first = runs[0]
-    other = next(run for run in runs if run.info["data"]["fingerprint"] != first.info["data"]["fingerprint"])
-    raise UsageError(
-        f"{first.path} was trained on {_data(first)} and {other.path} on {_data(other)}, which differ in content or options: "
-        "compare runs on the same data"
-    )
-
-
-def _data(run: Run) -> str:
-    data = run.info["data"]
-    return f"{data['source']} ({data['fingerprint'][:8]})"
 
 
 def measured(run: Run, part: str | None = None, *, quiet: bool = True) -> Report:
@@ -227,7 +210,7 @@ def _samples(firsts: dict[str, Run]) -> str:
                 continue
             if model.spec.kind == "images" and not shown:
                 part, held = examples.held_out(dataset)
-                shown.append(("real data", figures.picture(grid(examples.first(held, IMAGES).x), part)))
+                shown.append(("real data", figures.picture(grid(examples.first(held, IMAGES).x), f"{part} examples\n{dataset.source}")))
             shown.append((name, figures.draw("samples", model, dataset, run=run, seed=0)))
         except UsageError as error:
             # The page is worth having where the data are gone, and for models that draw nothing.

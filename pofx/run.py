@@ -268,6 +268,23 @@ class Run:
                 file.write(json.dumps(entry) + "\n")
 
 
+def trained_on(run: Run) -> tuple[str, str, str]:
+    """A run's folder, and the source and the fingerprint of its data."""
+    return str(run.path), run.info["data"]["source"], run.info["data"]["fingerprint"]
+
+
+def same_data(first: tuple[str, str, str], *others: tuple[str, str, str]) -> None:
+    """Raises `UsageError` where one of the others, each as `trained_on` describes it, is of other data than the first, across which
+    nothing can be compared."""
+    for other in others:
+        if other[2] != first[2]:
+            here, there = (f"{source} ({fingerprint[:8]})" for _, source, fingerprint in (first, other))
+            raise UsageError(
+                f"{first[0]} was trained on {here} and {other[0]} on {there}, which differ in content or options: "
+                "compare runs on the same data"
+            )
+
+
 def load(
     reference: "str | pathlib.Path | Run",
     *,

@@ -19,7 +19,7 @@ from pofx.core import UsageError
 from pofx.data.text import TokenCodec
 from pofx.evaluate import Report, evaluate, keep, kept
 from pofx.findings import Draws, Flag, Row, half, mean, number, rounded
-from pofx.run import Run
+from pofx.run import Run, same_data, trained_on
 
 N = 200
 
@@ -393,9 +393,9 @@ def test_runs_on_data_of_other_content_are_refused(tmp_path):
     def run(seed, fingerprint):
         return Run(tmp_path, {"data": {"source": "ring", "options": {}, "fingerprint": fingerprint}, "training": {"seed": seed}}, 1)
 
-    compare.check_data([run(0, "one"), run(1, "one")])
+    same_data(*map(trained_on, (run(0, "one"), run(1, "one"))))
     with pytest.raises(UsageError, match="same data"):
-        compare.check_data([run(0, "one"), run(1, "other")])
+        same_data(*map(trained_on, (run(0, "one"), run(1, "other"))))
 
 
 # ---------------------------------------------------------------------------------------------------- the run's page
