@@ -66,10 +66,12 @@ def _find(kind: Kind, name: str) -> pathlib.Path:
     return files[name]
 
 
-def unknown(what: str, name: str, known: list[str]) -> str:
-    """The sentence about a name that does not exist, with the nearest ones."""
+def unknown(what: str, name: str, known: list[str], offered: list[str] | None = None) -> str:
+    """The sentence about a name that does not exist, with the nearest ones; where none is near, with those `offered`, by default all."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"unknown {what} {name!r}: " + (f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}")
+    return f"unknown {what} {name!r}: " + (
+        f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known if offered is None else offered)}"
+    )
 
 
 def load(kind: Kind, name: str) -> ModuleType:

@@ -168,16 +168,23 @@ def standard_scores(
     return torch.where(scale > 0, (z - mean) / scale.clamp(min=1e-12), 0)
 
 
-def prior_moments(model: Model, axes: Float[Tensor, "axes latent"]) -> tuple[Float[Tensor, " axes"], Float[Tensor, "axes axes"]]:
-    """Mean and covariance of the model's prior along orthonormal axes, on the CPU; exact for a Gaussian, else of draws."""
+def gaussian(model: Model, axes: Float[Tensor, "axes latent"]) -> tuple[Float[Tensor, " axes"], Float[Tensor, "axes axes"]] | None:
+    """Mean and covariance of the model's prior along orthonormal axes, on the CPU; None where it is no Gaussian."""
     with asking(model):
         prior = cast(Decodes, model).prior()
         if isinstance(prior, MultivariateNormal):
             return axes @ prior.mean.cpu(), axes @ prior.covariance_matrix.cpu() @ axes.T
         if isinstance(prior, Independent) and isinstance(prior.base_dist, Normal):
             return axes @ prior.mean.flatten().cpu(), axes * prior.variance.flatten().cpu() @ axes.T
-        along = prior_codes(model, DRAWS, seed=0).flatten(1) @ axes.T
-        return along.mean(0), along.T.cov().view(len(axes), len(axes))
+    return None
+
+
+def prior_moments(model: Model, axes: Float[Tensor, "axes latent"]) -> tuple[Float[Tensor, " axes"], Float[Tensor, "axes axes"]]:
+    """Mean and covariance of the model's prior along orthonormal axes, on the CPU; exact for a Gaussian, else of draws."""
+    if (exact := gaussian(model, axes)) is not None:
+        return exact
+    along = prior_codes(model, DRAWS, seed=0).flatten(1) @ axes.T
+    return along.mean(0), along.T.cov().view(len(axes), len(axes))
 
 
 def draw(

@@ -5,7 +5,7 @@ import pathlib
 from itertools import groupby
 from typing import Any
 
-from pofx import discovery, page, priors, specimens
+from pofx import discovery, figures, page, priors, specimens
 from pofx.core import UsageError
 from pofx.evaluate import Report, kept
 from pofx.findings import Row, number
@@ -94,19 +94,18 @@ def _listed(values: dict[str, Any] | None) -> str:
 
 
 def _pictures(run: Run) -> list[str]:
-    """Every figure whose capabilities the model has; one that fails leaves its reason on the page."""
+    """Every figure that fits the model; one that fails leaves its reason on the page."""
     model, dataset = run.model(), run.dataset()
     sections = []
     for name in sorted(discovery.names("figures"), key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name)):
-        module = discovery.load("figures", name)
-        if not set(module.needs) <= model.capabilities:
+        if not figures.fits(name, model):
             continue
         try:
             shown = ""
             if name == SAMPLES and specimens.readable(dataset):
                 shown = specimens.show(specimens.each(run.label, model, dataset), dataset)
             if not shown or dataset.spec.kind != "tokens":
-                shown += page.picture(module.draw(model, dataset, run=run, seed=0), name)
+                shown += page.picture(figures.draw(name, model, dataset, run=run), name)
         except UsageError:
             continue  # a picture that these data do not have
         except Exception as error:  # the page is worth having without one picture, and says which one and why

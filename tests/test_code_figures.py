@@ -239,7 +239,7 @@ def test_runs_of_the_same_data_are_compared(runs, tmp_path, capsys, name):
         with Image.open(path) as picture:
             sizes.append(picture.width)
     assert sizes == sorted(set(sizes))
-    assert "same" in refused(capsys, "plot", runs / "c", "latent", "--compare", runs / "a")
+    assert refused(capsys, "plot", runs / "c", "latent", "--compare", runs / "a") == refused(capsys, "compare", runs / "c", runs / "a")
 
 
 def test_names_are_typed_with_hyphens_or_underscores(runs):
@@ -251,7 +251,8 @@ def test_names_are_typed_with_hyphens_or_underscores(runs):
 
 def test_what_a_figure_lacks_is_one_sentence(runs, tmp_path, capsys):
     assert "has no --range; it has: --compare" in refused(capsys, "plot", runs / "a", "latent", "--range", 3)
-    assert "has no --compare; it has: none" in refused(capsys, "plot", runs / "a", "traversal", "--compare", runs / "b")
+    # Before any run is read.
+    assert "has no --compare; it takes no options" in refused(capsys, "plot", runs / "none", "traversal", "--compare", runs / "b")
     assert "has no --compare; it has: --range" in refused(
         capsys, "plot", runs / "a", "manifold", "--compare", runs / "b", "--out", tmp_path / "x.gif"
     )
@@ -259,6 +260,23 @@ def test_what_a_figure_lacks_is_one_sentence(runs, tmp_path, capsys):
     assert "above 0" in refused(capsys, "plot", runs / "a", "manifold", "--range", -1)
     assert "images" in refused(capsys, "plot", runs / "c", "interpolation", "--out", tmp_path / "x.gif")
     assert not (tmp_path / "x.gif").exists()
+
+
+def test_an_unknown_figure_is_told_which_the_run_can_draw(runs, capsys):
+    images, vectors = (refused(capsys, "plot", runs / name, "nosuch") for name in ("a", "c"))
+    assert "manifold" in images
+    assert "manifold" not in vectors
+    assert "latent" in vectors
+    assert "next-token" not in images
+    assert "did you mean latent" in refused(capsys, "plot", runs / "c", "latnt")
+
+
+def test_the_list_of_figures_says_what_each_needs_and_takes(capsys):
+    assert main(["list", "figures"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "decode, data that are images; takes --range, --compare, --out x.gif" in lines["manifold"]
+    assert "takes --prompt" in lines["next-token"]
+    assert "takes no options" in lines["samples"]
 
 
 def test_paths_of_the_verb_are_those_of_the_figure(runs, tmp_path):

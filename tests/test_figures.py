@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from pofx import data, discovery, figures, report
@@ -68,6 +69,40 @@ def test_figures_are_pictures_and_seeded(tmp_path, name, source, config, names):
         assert len(np.unique(first)) > 5
 
 
+@pytest.mark.parametrize(("name", "source", "config", "names"), CASES)
+def test_every_figure_names_its_run_within_its_edges(tmp_path, name, source, config, names):
+    model, dataset = build(name, source, **config)
+    run = FakeRun(tmp_path / "a$b$c", model, dataset, [{"step": i, "m/total": 1.0 / i} for i in range(1, 9)])
+    for figure in (*names, "curves"):
+        drawn = figures.draw(figure, model, dataset, run=run)
+        (title,) = [text for text in drawn.texts if figures.named(run) in text.get_text().replace("\n", "")]
+        FigureCanvasAgg(drawn).draw()
+        box = title.get_window_extent()
+        assert box.x0 >= 0
+        assert box.x1 <= drawn.bbox.width
+        assert box.y1 <= drawn.bbox.height
+
+
+def test_a_picture_is_no_wider_than_its_names_and_images():
+    image, title = np.zeros((100, 600, 1), dtype=np.uint8), "a title of many words that is longer than the picture is wide " * 3
+    short, long = (figures.picture(image, one, rows=("a", "b")) for one in ("samples", title))
+    assert short.get_figwidth() == long.get_figwidth()
+    assert short.get_figheight() < long.get_figheight()
+
+
+def test_figures_that_fit_a_model_are_those_that_can_be_drawn():
+    for name, source, able in (("vae", "digits", {"manifold", "copies"}), ("vae", "ring", set())):
+        model, dataset = build(name, source, hidden=(16,), latent_dim=2)
+        fit = {figure for figure in discovery.names("figures") if figures.fits(figure, model)}
+        assert able <= fit
+        for figure in set(discovery.names("figures")) - {"curves"}:
+            if figure in fit:
+                figures.draw(figure, model, dataset)
+                continue
+            with pytest.raises(UsageError, match=r"needs|shows"):
+                figures.draw(figure, model, dataset)
+
+
 def test_another_seed_draws_another_picture(tmp_path):
     model, dataset = build("vae", "digits", hidden=(16,), latent_dim=2)
     for seed in (0, 1):
@@ -85,7 +120,7 @@ def test_a_model_that_cannot_is_told_which_can(figure):
 def test_what_cannot_be_drawn_is_one_sentence(tmp_path):
     model, dataset = build("vae", "ring", hidden=(16,))
     for name in ("manifold", "traversal", "interpolation"):
-        with pytest.raises(UsageError, match=f"{name} is a grid of images"):
+        with pytest.raises(UsageError, match=f"{name} shows images, and these data are vectors"):
             figures.draw(name, model, dataset)
     with pytest.raises(UsageError, match=r"metrics\.jsonl"):
         figures.draw("curves", model, dataset)
@@ -120,6 +155,19 @@ def test_plane_over_a_range_ends_there_whatever_the_codes():
     assert z.view(3, 3, 2)[:, :, 0].tolist() == [[-10, 0, 10]] * 3
     assert z.view(3, 3, 2)[:, 0, 1].tolist() == [10, 0, -10]
     assert sheet(np.zeros((9, 1)), 2, 3.0).z.flatten().tolist() == [-3, -1, 1, 3]
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2])
+def test_quantiles_of_a_symmetric_prior_are_symmetric(latent_dim):
+    model, dataset = build("vae", "digits", hidden=(16,), latent_dim=latent_dim)
+    codes = manifold.codes_of(model, dataset, 0)
+    found = manifold.plane(codes, 16)
+    z = found.z.sort(0).values
+    assert torch.allclose(z, -z.flip(0), atol=1e-5)
+    # A share of as many draws lies below each as it says.
+    shares = np.linspace(manifold.EDGE, 1 - manifold.EDGE, len(found.z) if latent_dim == 1 else 16)
+    line = found.z[:, 0] if latent_dim == 1 else torch.from_numpy(found.right)
+    assert np.allclose([(codes.z[:, 0] < float(value)).mean() for value in line], shares, atol=0.03)
 
 
 def test_plane_of_long_codes_is_the_one_that_they_vary_in():
@@ -159,9 +207,8 @@ def test_report_is_whole_escaped_and_tells_failures(tmp_path, monkeypatch):
 
     monkeypatch.setattr(manifold, "draw", fails)
     page = report.write(run).read_text(encoding="utf-8")
-    able = [name for name in discovery.names("figures") if set(discovery.load("figures", name).needs) <= model.capabilities]
-    # Codes of a vae do not mix by layers, and it neither truncates nor grows: figures that say so are left out.
-    assert page.count("data:image/png;base64,") == len(set(able) - {"mixing", "truncation", "growth"}) - 1
+    able = [name for name in discovery.names("figures") if figures.fits(name, model)]
+    assert page.count("data:image/png;base64,") == len(able) - 1
     assert "no &lt;ink&gt;" in page
     assert "<script>" not in page
     assert "http" not in page

@@ -49,7 +49,12 @@ def _rows(what: str, folder: str) -> list[tuple[str, str]]:
         from pofx import data
 
         return list(data.names().items())
-    return [(name, discovery.summary(what, name)) for name in discovery.names(what)]  # type: ignore[arg-type]
+    rows = [(name, discovery.summary(what, name)) for name in discovery.names(what)]  # type: ignore[arg-type]
+    if what == "figures":
+        from pofx import figures
+
+        return [(name, f"{text} {figures.needed(name)}") for name, text in rows]
+    return rows
 
 
 def _runs(folder: pathlib.Path) -> list[tuple[str, str]]:

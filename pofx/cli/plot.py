@@ -35,16 +35,23 @@ def run(options: Options) -> None:
     import pathlib
 
     from pofx import discovery, figures
-    from pofx.run import Run
+    from pofx.core import UsageError
+    from pofx.run import Run, same_data, trained_on
 
-    discovery.load("figures", options.figure)  # an unknown name is told before anything is read
+    name, known = discovery.spelled("figures", options.figure), discovery.names("figures")
+    knobs = {knob: value for knob in KNOBS if (value := getattr(options, knob)) is not None}
+    films = options.out is not None and pathlib.Path(options.out).suffix.lower() == figures.FILM
+    # What the command alone tells is said before anything is read.
+    if name in known:
+        figures.check(name, "film" if films else "draw", knobs)
     found = Run.open(options.run)
-    path = (
-        found.path / "figures" / f"{discovery.spelled('figures', options.figure)}.png" if options.out is None else pathlib.Path(options.out)
-    )
-    what = (options.figure, found.model(), found.dataset())
-    knobs = {name: value for name in KNOBS if (value := getattr(options, name)) is not None}
-    if path.suffix.lower() == figures.FILM:
+    if name not in known:
+        model = found.model()
+        raise UsageError(discovery.unknown("figure", name, known, [other for other in known if figures.fits(other, model)]))
+    same_data(*map(trained_on, [found, *map(Run.open, options.compare or ())]))
+    path = found.path / "figures" / f"{name}.png" if options.out is None else pathlib.Path(options.out)
+    what = (name, found.model(), found.dataset())
+    if films:
         figures.save_film(figures.film(*what, run=found, seed=options.seed, **knobs), path)
     else:
         figures.save(figures.draw(*what, run=found, seed=options.seed, **knobs), path)

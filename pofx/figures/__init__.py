@@ -1,13 +1,14 @@
 """Figures: every module here is one, found by its file; it has `needs` (capabilities) and `draw`.
 
 Those that move have `film` besides, which gives the frames of a sweep. Keyword-only arguments beyond `run` and `seed` are the
-figure's knobs, which `pofx plot` passes on.
+figure's knobs, which `pofx plot` passes on. A figure of some kinds of data alone names them in `kinds`; what it needs besides, in
+words, is `wants`, and `fits(model)` says whether a model has it, where that is the model's matter.
 """
 
 import inspect
 import pathlib
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +35,9 @@ PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#E
 MARKERS = "os^DvP*X<>"
 #: Pixels between images that are to be told apart at a glance.
 GAP = 4
+#: Width of a character, in sizes of its font, and pixels that the title of a narrow picture has.
+CHARACTER, LEAST = 0.6, 480
+KINDS = ("images", "tokens", "vectors", "sequences")
 ENDINGS = (".png", ".pdf", ".svg")
 FILM = ".gif"
 #: Seconds that a frame is shown, and those at the two ends of a film.
@@ -45,7 +49,7 @@ def draw(name: str, model: Model, dataset: Dataset, *, run: "Run | None" = None,
 
     Arguments:
         knobs: further keyword-only arguments of the figure's `draw`.
-    Raises `UsageError` for an unknown name or knob, and for a model that lacks a capability it needs.
+    Raises `UsageError` for an unknown name or knob, and for a model that lacks what it needs or is of other data.
     """
     return _asked(name, "draw", model, knobs)(model, dataset, run=run, seed=seed, **knobs)  # type: ignore[no-any-return]
 
@@ -57,43 +61,72 @@ def film(name: str, model: Model, dataset: Dataset, *, run: "Run | None" = None,
 
 def _asked(name: str, what: str, model: Model, knobs: dict[str, Any]) -> Callable[..., Any]:
     """`draw` or `film` of a figure, which must have the knobs and fit the model."""
+    check(name, what, knobs)
+    module = discovery.load("figures", name)
+    discovery.require(model, *module.needs, what=f"the figure {name}")
+    if model.spec.kind not in (kinds := getattr(module, "kinds", KINDS)):
+        raise UsageError(f"the figure {name} shows {' and '.join(kinds)}, and these data are {model.spec.kind}: plot samples instead")
+    if not fits(name, model):
+        raise UsageError(f"the figure {name} needs {module.wants}, which this {type(model).__name__} is not")
+    return getattr(module, what)  # type: ignore[no-any-return]
+
+
+def check(name: str, what: str, knobs: Iterable[str]) -> None:
+    """Raises `UsageError` for an unknown figure, for a `what` of "film" where it does not move, and for a knob that it does not have."""
     module = discovery.load("figures", name)
     if not hasattr(module, what):
         moving = [other for other in discovery.names("figures") if hasattr(discovery.load("figures", other), what)]
         raise UsageError(f"the figure {name} does not move, so that it cannot be a {FILM}; those that do: {', '.join(moving)}")
-    call: Callable[..., Any] = getattr(module, what)
-    has = [f"--{knob.replace('_', '-')}" for knob in inspect.signature(call).parameters if knob not in ("model", "dataset", "run", "seed")]
-    for knob in knobs:
-        if (flag := f"--{knob.replace('_', '-')}") not in has:
-            which = f"the film of {name}" if what == "film" else f"the figure {name}"
-            raise UsageError(f"{which} has no {flag}; it has: {', '.join(has) or 'none'}")
-    discovery.require(model, *module.needs, what=f"the figure {name}")
-    return call
+    has, which = flags(name, what), f"the film of {name}" if what == "film" else f"the figure {name}"
+    for flag in map(_flag, knobs):
+        if flag not in has:
+            raise UsageError(f"{which} has no {flag}; it {f'has: {listed}' if (listed := ', '.join(has)) else 'takes no options'}")
 
 
-def others(compare: Sequence[str], dataset: Dataset, needed: "tuple[type[Capability], ...]") -> "Iterator[tuple[Model, Dataset, str]]":
-    """Model, data and name of each run to compare with one of `dataset`.
+def flags(name: str, what: str = "draw") -> list[str]:
+    """The knobs of a figure, or of its film, as they are typed."""
+    taken = inspect.signature(getattr(discovery.load("figures", name), what)).parameters
+    return [_flag(knob) for knob in taken if knob not in ("model", "dataset", "run", "seed")]
+
+
+def _flag(knob: str) -> str:
+    return f"--{knob.replace('_', '-')}"
+
+
+def fits(name: str, model: Model) -> bool:
+    """Whether the figure of a name can be drawn of a model, as far as its capabilities, its data's kind and its settings tell."""
+    module = discovery.load("figures", name)
+    able = set(module.needs) <= model.capabilities and model.spec.kind in getattr(module, "kinds", KINDS)
+    return able and (not hasattr(module, "fits") or bool(module.fits(model)))
+
+
+def needed(name: str) -> str:
+    """What a figure needs and which options it takes, as a sentence."""
+    module = discovery.load("figures", name)
+    able = " and ".join(capability.verb for capability in module.needs)
+    needs = [f"a model that can {able}"] if able else []
+    needs += [f"data that are {' or '.join(module.kinds)}"] if hasattr(module, "kinds") else []
+    needs += [module.wants] if hasattr(module, "wants") else []
+    takes = flags(name) + ([f"--out x{FILM}"] if hasattr(module, "film") else [])
+    return f"Needs {', '.join(needs)}; takes {', '.join(takes) or 'no options'}."
+
+
+def others(
+    compare: Sequence[str], dataset: Dataset, run: "Run | None", needed: "tuple[type[Capability], ...]"
+) -> "Iterator[tuple[Model, Dataset, str]]":
+    """Model, data and name of each run to compare with `run`, which is one of `dataset`.
 
     Raises `UsageError` for a run of other data, and for one whose model lacks a capability.
     """
-    from pofx.run import Run
+    from pofx.run import Run, same_data, trained_on
 
-    for reference in compare:
-        run = Run.open(reference)
-        data = run.dataset()
-        if data.fingerprint != dataset.fingerprint:
-            raise UsageError(
-                f"{reference} was trained on {data.source}, and not on these data ({dataset.source}): compare runs of the same"
-            )
-        model = run.model()
+    first = ("this model" if run is None else str(run.path), dataset.source, dataset.fingerprint)
+    runs = [Run.open(reference) for reference in compare]
+    same_data(first, *map(trained_on, runs))
+    for reference, other in zip(compare, runs, strict=True):
+        model = other.model()
         discovery.require(model, *needed, what=f"a comparison with {reference}")
-        yield model, data, str(run.info["model"])
-
-
-def images_only(model: Model, name: str) -> None:
-    """Raises `UsageError` for a figure of a name that is a grid of images, where the data are none."""
-    if model.spec.kind != "images":
-        raise UsageError(f"the figure {name} is a grid of images, and these data are {model.spec.kind}: plot samples instead")
+        yield model, other.dataset(), named(other)
 
 
 def save(figure: Figure, path: pathlib.Path) -> None:
@@ -136,18 +169,43 @@ def colour(i: int) -> str:
     return PALETTE[i % len(PALETTE)]
 
 
-def picture(image: np.ndarray, title: str, *, rows: Sequence[str] = (), columns: Sequence[str] = (), below: str = "") -> Figure:
+def heading(title: str, run: "Run | None", room: float, size: float) -> str:
+    """A title and, below it, the run that a figure is of, in lines that fit into so many pixels at this size of the font."""
+    lines = title.splitlines() + ([] if run is None else [named(run)])
+    return "\n".join(piece for line in lines for piece in _wrapped(line, room, size))
+
+
+def named(run: "Run") -> str:
+    """The model and the run folder with its checkpoint, as every figure names them."""
+    return f"{run.label}, {run.path}" + ("" if run.step is None else f"@{run.step}")
+
+
+def _wrapped(line: str, room: float, size: float) -> list[str]:
+    return textwrap.wrap(line, max(1, int(room / _pixels(1, size))), break_on_hyphens=False)
+
+
+def _pixels(characters: int, size: float) -> float:
+    """Width of so many characters at a size of the font in points."""
+    return characters * CHARACTER * size * DPI / 72
+
+
+def picture(
+    image: np.ndarray, title: str, run: "Run | None" = None, *, rows: Sequence[str] = (), columns: Sequence[str] = (), below: str = ""
+) -> Figure:
     """An image (height, width, channels) of 8 bits shown pixel by pixel under a title.
 
     Arguments:
+        run: that the picture is of, which the title names.
         rows, columns: names of equally high rows, written at their left (of one or more lines), and of equally wide columns,
             below them.
         below: a line of text under everything.
     """
     height, width = image.shape[:2]
     longest = max((len(line) for row in rows for line in row.splitlines()), default=0)
-    top, left, bottom = 42, (24 + 13 * longest) if rows else 12, 12 + 22 * bool(columns) + 26 * bool(below)
-    total = max(left + width + 12, 13 * len(title), left + 9 * len(below)), top + height + bottom
+    left, room = (18 + round(_pixels(longest, 8))) if rows else 12, max(width, LEAST)
+    above, under = heading(title, run, room, 9), _wrapped(below, room, 8)
+    top, bottom = 19 + 23 * len(above.splitlines()), 12 + 22 * bool(columns) + 6 * bool(below) + 20 * len(under)
+    total = left + room + 12, top + height + bottom
     figure = Figure(figsize=(total[0] / DPI, total[1] / DPI), dpi=DPI, facecolor="white")
     axes = figure.add_axes((left / total[0], bottom / total[1], width / total[0], height / total[1]))
     axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
@@ -156,20 +214,20 @@ def picture(image: np.ndarray, title: str, *, rows: Sequence[str] = (), columns:
         axes.text(-6 / width, 1 - (i + 0.5) / len(rows), name, transform=axes.transAxes, ha="right", va="center", fontsize=8)
     for i, name in enumerate(columns):
         axes.text((i + 0.5) / len(columns), -4 / height, name, transform=axes.transAxes, ha="center", va="top", fontsize=7)
-    figure.text(left / total[0], 8 / total[1], below, ha="left", va="bottom", fontsize=8)
-    figure.text(left / total[0], 1 - 14 / total[1], title, ha="left", va="top", fontsize=9)
+    figure.text(left / total[0], 8 / total[1], "\n".join(under), ha="left", va="bottom", fontsize=8)
+    figure.text(left / total[0], 1 - 14 / total[1], above, ha="left", va="top", fontsize=9, parse_math=False)
     return figure
 
 
-def canvas(title: str, width: float = 6.0, height: float = 6.0, **grid: Any) -> "tuple[Figure, Any]":
-    """A figure with axes without a box, and a title at the left; `grid` as for `Figure.subplots`."""
+def canvas(title: str, width: float = 6.0, height: float = 6.0, *, run: "Run | None" = None, **grid: Any) -> "tuple[Figure, Any]":
+    """A figure with axes without a box, and a title at the left that names `run`; `grid` as for `Figure.subplots`."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     axes = figure.subplots(**grid)
     for one in np.asarray(axes).flat:
         one.spines[["top", "right"]].set_visible(False)
         one.grid(color="0.92", linewidth=0.8)
         one.set_axisbelow(True)
-    figure.suptitle(title, x=0.02, ha="left", fontsize=11)
+    figure.suptitle(heading(title, run, 0.96 * width * DPI, 11), x=0.02, ha="left", fontsize=11, parse_math=False)
     return figure, axes
 
 

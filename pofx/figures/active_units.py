@@ -41,7 +41,7 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
     variance, active = activity(model, batch)
     order = np.argsort(-variance, kind="stable")
     title = f"{active.sum():,} of {len(active):,} units of the code are active, over {len(batch.x):,} {part} examples"
-    figure, axes = figures.canvas(title, max(6.0, min(11.0, 2 + 0.22 * len(order))), 4.2)
+    figure, axes = figures.canvas(title, max(6.0, min(11.0, 2 + 0.22 * len(order))), 4.2, run=run)
     place = np.arange(len(order))
     for kind, rows, colour in (("active", active[order], figures.colour(0)), ("says nothing about x", ~active[order], figures.REAL)):
         if rows.any():

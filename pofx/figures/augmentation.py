@@ -1,29 +1,34 @@
 """What a discriminator sees: real and generated examples, and the same as they are changed before it judges them."""
 
+from typing import Any, cast
+
 import torch
 from matplotlib.figure import Figure
 
 from pofx import examples, figures
-from pofx.core import Judges, Model, Samples, UsageError, mix
+from pofx.core import Judges, Model, Samples, mix
 from pofx.data.dataset import Dataset
 from pofx.data.images import grid
 from pofx.run import Run
 
-needs = (Samples, Judges)
+needs, kinds = (Samples, Judges), ("images",)
+wants = "a model that changes what its discriminator sees (--model.augment)"
 
 SHOWN = 12
 #: The strength that is shown where an adaptive one is still 0.
 PREVIEW = 0.5
 
 
+def fits(model: Model) -> bool:
+    """Whether the model changes anything."""
+    augmentation = getattr(model, "augmentation", None)
+    return augmentation is not None and bool(augmentation.changes)
+
+
 def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
     """Four rows, with the changes as often as the run makes them at this checkpoint, or in half of the images if it makes none
-    yet. Raises `UsageError` for a model that changes nothing."""
-    augmentation = getattr(model, "augmentation", None)
-    if augmentation is None or not augmentation.changes:
-        raise UsageError(
-            "the figure augmentation has nothing to show: nothing is changed before the discriminator sees it (--model.augment)"
-        )
+    yet."""
+    augmentation = cast(Any, model).augmentation
     real = examples.some(dataset.train, SHOWN, seed=seed).x
     made = examples.draw(model, len(real), seed=seed)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -36,4 +41,4 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
     if not now:
         title += " (a preview: by now it sees all of them as they are)"
     names = ("training", "as seen", "generated", "as seen")
-    return figures.picture(grid(torch.cat(shown).clamp(0, 1), len(real), gap=figures.GAP), title, rows=names)
+    return figures.picture(grid(torch.cat(shown).clamp(0, 1), len(real), gap=figures.GAP), title, run, rows=names)

@@ -14,7 +14,7 @@ from pofx.data.dataset import Dataset
 from pofx.data.images import grid
 from pofx.run import Run
 
-needs = (Completes,)
+needs, kinds = (Completes,), ("images",)
 
 #: Images, and completions of each.
 IMAGES, EACH = 8, 6
@@ -37,10 +37,9 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
 
     Arguments:
         mask: what is given: top, bottom, left, right, or a picture file whose bright pixels are. None: top.
-    Raises `UsageError` for data without images.
     """
     x, keep, result, part = _completed(model, dataset, seed, mask)
-    return _show(x, keep, result, f"{part} images, what is given of them, and completions")
+    return _show(run, x, keep, result, f"{part} images, what is given of them, and completions")
 
 
 def film(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0, mask: str | None = None) -> Iterator[Figure]:
@@ -54,11 +53,10 @@ def film(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
     for done in range(height + 1):
         if done and bool(keep[:, done - 1].all()):
             continue
-        yield _show(x, keep, torch.where(keep | (row < done), result, MISSING), f"{part} images, filled in row after row")
+        yield _show(run, x, keep, torch.where(keep | (row < done), result, MISSING), f"{part} images, filled in row after row")
 
 
 def _completed(model: Model, dataset: Dataset, seed: int, mask: str | None) -> tuple[Tensor, Tensor, Tensor, str]:
-    figures.images_only(model, "completion")
     part, held = examples.held_out(dataset)
     # Files are often sorted.
     x = examples.some(held, IMAGES, seed=seed).x
@@ -66,6 +64,6 @@ def _completed(model: Model, dataset: Dataset, seed: int, mask: str | None) -> t
     return x, keep, examples.complete(model, x, keep, each=EACH, seed=seed), part
 
 
-def _show(x: Tensor, keep: Tensor, result: Tensor, title: str) -> Figure:
+def _show(run: Run | None, x: Tensor, keep: Tensor, result: Tensor, title: str) -> Figure:
     names = ("image", "given", *(str(i + 1) for i in range(EACH)))
-    return figures.picture(grid(strips(x, keep, result), len(names)), title, columns=names)
+    return figures.picture(grid(strips(x, keep, result), len(names)), title, run, columns=names)

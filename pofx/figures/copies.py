@@ -13,7 +13,7 @@ from pofx.metrics.nearest import neighbours
 from pofx.run import Run
 from pofx.subject import Subject
 
-needs = (Samples,)
+needs, kinds, wants = (Samples,), ("images",), "data with a held-out part"
 
 SHOWN = 10
 
@@ -21,12 +21,11 @@ SHOWN = 10
 def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
     """The samples that are nearest to one training example in comparison with the next one, of as many as an evaluation draws.
 
-    Raises `UsageError` for data that are no images, and for those without a held-out part to compare with.
+    Raises `UsageError` for data without a held-out part to compare with.
     """
     part, held = examples.held_out(dataset)
-    if dataset.spec.kind != "images" or part == "train":
-        lacks = "a held-out part" if dataset.spec.kind == "images" else "a picture"
-        raise UsageError(f"the figure copies is for images with a held-out part, and {dataset.source} lacks {lacks}")
+    if part == "train":
+        raise UsageError(f"the figure copies needs {wants}, and {dataset.source} has none")
     with examples.asking(model):
         subject = Subject(model, dataset, dataset, held, part)
         train = subject.seen("training", subject.components)
@@ -37,4 +36,4 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
             rows += [x[order], subject.training.x[nearest[order, 0]]]
             names += [name, "its nearest"]
     title = "most like copies: samples and held-out examples above their nearest training examples"
-    return figures.picture(grid(torch.cat(rows), min(SHOWN, len(rows[0]))), title, rows=tuple(names))
+    return figures.picture(grid(torch.cat(rows), min(SHOWN, len(rows[0]))), title, run, rows=tuple(names))

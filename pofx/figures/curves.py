@@ -15,6 +15,7 @@ from pofx.data.dataset import Dataset
 from pofx.run import Run
 
 needs: tuple[type[Capability], ...] = ()
+wants = "the metrics of a training run"
 
 #: Entries that say when a line was written.
 CLOCK = ("step", "examples", "seconds")
@@ -37,8 +38,8 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
         raise UsageError(f"{run.path / 'metrics.jsonl'} holds no losses: train for longer")
     columns = min(2, len(panels))
     count = -(-len(panels) // columns)
-    title = f"{run.info['model']} on {run.info['data']['source']}"
-    figure, axes = figures.canvas(title, WIDTH * columns, HEIGHT * count + 0.4, nrows=count, ncols=columns, squeeze=False)
+    title = f"losses and scores on {run.info['data']['source']}"
+    figure, axes = figures.canvas(title, WIDTH * columns, HEIGHT * count + 0.4, run=run, nrows=count, ncols=columns, squeeze=False)
     for one in axes.flat[len(panels) :]:
         one.set_axis_off()
     for one, (name, terms) in zip(axes.flat, panels, strict=False):

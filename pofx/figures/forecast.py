@@ -36,7 +36,7 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
 
     n = min(SHOWN, len(x))
     title = f"forecasts of {dataset.source}, {part} part: {' and '.join(f'{share:.0%}' for share in SHARES)} intervals"
-    figure, axes = figures.canvas(title, 10, 1 + 1.6 * n, nrows=n, ncols=len(columns), sharex=True, sharey=True, squeeze=False)
+    figure, axes = figures.canvas(title, 10, 1 + 1.6 * n, nrows=n, ncols=len(columns), sharex=True, sharey=True, squeeze=False, run=run)
     real = np.asarray(dataset.codec.show(x[:n])).reshape(n, x.shape[1], -1)[..., 0]
     first, last = max(0, x.shape[1] - (1 + BACK) * horizon), x.shape[1] - horizon
     ahead = np.arange(last, x.shape[1])

@@ -13,16 +13,21 @@ from pofx.data.dataset import Dataset
 from pofx.data.images import apart, grid
 from pofx.run import PICTURED, SAMPLES, Run
 
-needs = (Samples,)
+needs, kinds, wants = (Samples,), ("images",), "a model that grows"
 
 #: Samples in the picture, and in a row and in all of the film; frames for which a size stands, and that lead to the next one.
 SHOWN, ACROSS, FILMED, HELD, BETWEEN = 8, 6, 24, 4, 4
 
 
+def fits(model: Model) -> bool:
+    """Whether the model grows."""
+    return bool(model.milestones)
+
+
 def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
-    """A row a size. Raises `UsageError` for a model that does not grow, and for one without its run."""
+    """A row a size. Raises `UsageError` for a model without its run."""
     names, frames = stages(model, run, SHOWN)
-    return figures.picture(grid(frames.flatten(0, 1), SHOWN, gap=figures.GAP), "the same samples while they grew", rows=names)
+    return figures.picture(grid(frames.flatten(0, 1), SHOWN, gap=figures.GAP), "the same samples while they grew", run, rows=names)
 
 
 def film(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Iterator[Figure]:
@@ -34,17 +39,13 @@ def film(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
         for share in shares:
             image = grid(torch.lerp(frames[i], following, share), ACROSS, gap=figures.GAP)
             # As wide in every frame.
-            yield figures.picture(image, f"samples, {name.replace(chr(10), ', ')}")
+            yield figures.picture(image, f"samples, {name.replace(chr(10), ', ')}", run)
 
 
 def stages(model: Model, run: Run | None, n: int) -> tuple[list[str], Tensor]:
     """Names, and the first n samples of the run at each of its milestones and at its checkpoint, (frames, n, channels, height, width)."""
-    figures.images_only(model, "growth")
-    if run is None or not model.milestones:
-        what = (
-            "is read from the run that a model grew in: give it" if model.milestones else "needs a model that grows, and this one does not"
-        )
-        raise UsageError(f"the figure growth {what}")
+    if run is None:
+        raise UsageError("the figure growth is read from the run that a model grew in: give it")
     passed = run.milestones()
     names = [f"{name}\nmove {step:,}" for step, name in passed.items()] + [f"now\nmove {run.step:,}"]
     frames = [_kept(run, step, (model.spec.shape[1], model.spec.shape[2]))[:n] for step in passed]

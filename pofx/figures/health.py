@@ -41,11 +41,12 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
     logits = judged(model, dataset, seed)
     found = {} if run is None else series(run.metrics()).get(SIGNALS, {})
     curves = [one for one in CURVES if set(one[3]) & set(found)]
-    title = "health of the game" + (f": {run.info['model']} on {run.info['data']['source']}" if run is not None else "")
     count = 1 + len(curves)
     columns = min(2, count)
     rows = -(-count // columns)
-    figure, axes = figures.canvas(title, 5.2 * columns, 3.4 * rows + 0.4, nrows=rows, ncols=columns, squeeze=False)
+    figure, axes = figures.canvas(
+        f"health of the game on {dataset.source}", 5.2 * columns, 3.4 * rows + 0.4, nrows=rows, ncols=columns, squeeze=False, run=run
+    )
     for one in axes.flat[count:]:
         one.set_axis_off()
     _histograms(axes.flat[0], logits)

@@ -14,7 +14,7 @@ from pofx.data.dataset import Dataset
 from pofx.data.images import grid
 from pofx.run import Run
 
-needs = (Decodes,)
+needs, kinds = (Decodes,), ("images",)
 
 Path = Literal["linear", "spherical"]
 PATHS: tuple[Path, ...] = ("linear", "spherical")
@@ -53,7 +53,7 @@ def walk(start: Float[Tensor, "walks ..."], stop: Float[Tensor, "walks ..."], st
 
 def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
     """Five pairs, which `seed` chooses, each joined by both paths; a conditional model is asked for the class of the first of
-    a pair. Raises `UsageError` for data without images."""
+    a pair."""
     start, stop, label, title = ends(model, dataset, WALKS, seed)
     walks = torch.stack([walk(start, stop, STEPS, path) for path in PATHS], 1)
     length = walks.flatten(3).norm(dim=-1).mean(0)
@@ -64,7 +64,7 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
         f"half way {length[0, STEPS // 2]:.2f} (linear) and {length[1, STEPS // 2]:.2f} (spherical)"
     )
     columns = [f"{share:.0%}" for share in torch.linspace(0, 1, STEPS).tolist()]
-    return figures.picture(image, title, rows=PATHS * len(start), columns=columns, below=lengths)
+    return figures.picture(image, title, run, rows=PATHS * len(start), columns=columns, below=lengths)
 
 
 def film(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Iterator[Figure]:
@@ -75,13 +75,12 @@ def film(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
     for i in range(FRAMES):
         image = grid(examples.decode(model, walks[:, :, i].flatten(0, 1), labels), len(start), gap=figures.GAP)
         # As wide in every frame.
-        yield figures.picture(image, f"{title}: {i / (FRAMES - 1):4.0%}", rows=PATHS)
+        yield figures.picture(image, f"{title}: {i / (FRAMES - 1):4.0%}", run, rows=PATHS)
 
 
 def ends(model: Model, dataset: Dataset, pairs: int, seed: int) -> tuple[Tensor, Tensor, Tensor | None, str]:
     """Codes of at most so many pairs of held-out examples (draws of the prior where the model does not encode), the labels of
     the first ones, and a title."""
-    figures.images_only(model, "interpolation")
     if Encodes not in model.capabilities:
         start, stop = examples.prior_codes(model, 2 * pairs, seed).chunk(2)
         return start, stop, None, "walks between draws of the prior"

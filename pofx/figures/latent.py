@@ -26,6 +26,8 @@ needs = (Encodes,)
 POINTS, CLASSES, DRAWS = 2000, 20, 4096
 #: Fewer codes than these make no numbers.
 LEAST = 50
+#: Inches for each of several runs.
+WIDE = 4.6
 SIGMAS = (1, 2, 3)
 #: A class is named at its middle where so many of the twice as many nearest codes are its own.
 NAMED = 5
@@ -52,16 +54,16 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
         compare: further runs of the same data, which stand beside this one: above on one scale, below each on its own.
     Raises `UsageError` where a run cannot encode or is of other data.
     """
-    first = _cloud(model, dataset, run.info["model"] if run is not None and compare else "")
+    first = _cloud(model, dataset, figures.named(run) if run is not None else "this model")
     if not compare:
         n, dimensions = first.codes.shape
         title = f"codes of {n:,} {examples.held_out(dataset)[0]} examples ({dimensions} dimension{'s' * (dimensions > 1)})"
-        title += "" if run is None else f"\n{run.info['model']}, {run.path}" + (f"; {name}" if (name := priors.in_use(model)) else "")
-        figure, axes = figures.canvas(title, 7.4, 6)
+        title += f"; prior {name}" if (name := priors.in_use(model)) else ""
+        figure, axes = figures.canvas(title, 7.4, 6, run=run)
         _show(axes, first)
         _legend(figure, axes)
         return figure
-    clouds = [first, *(_cloud(other, data, name) for other, data, name in figures.others(compare, dataset, needs))]
+    clouds = [first, *(_cloud(other, data, name) for other, data, name in figures.others(compare, dataset, run, needs))]
     return _beside(clouds, examples.held_out(dataset)[0], seed)
 
 
@@ -156,7 +158,7 @@ def _beside(clouds: list[_Cloud], part: str, seed: int) -> Figure:
         raise UsageError("codes of one number make no plane to compare: compare runs whose latent-dim is 2 or more")
     figure, axes = figures.canvas(
         f"codes of {len(clouds[0].codes):,} {part} examples: above on one scale, below each on its own",
-        4.6 * len(clouds) + 1.2,
+        WIDE * len(clouds) + 1.2,
         10,
         nrows=2,
         ncols=len(clouds),
@@ -167,7 +169,8 @@ def _beside(clouds: list[_Cloud], part: str, seed: int) -> Figure:
         _show(below, cloud)
         dimensions = cloud.codes.shape[1]
         prior = priors.in_use(cloud.model)
-        above.set_title(f"{cloud.title} ({dimensions} dimensions{prior and f'; {prior}'})", fontsize=10, loc="left")
+        title = f"{cloud.title} ({dimensions} dimensions{prior and f'; {prior}'})"
+        above.set_title(figures.heading(title, None, WIDE * figures.DPI, 9), fontsize=9, loc="left", parse_math=False)
         below.annotate(_lines(cloud, seed), (0, 0), (0, -40), "axes fraction", "offset points", va="top", fontsize=9, linespacing=1.4)
     corners = np.concatenate([one.dataLim.get_points() for one in axes[0]])
     low, high = corners.min(0), corners.max(0)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from scipy.special import ndtri
 
 from pofx import examples, figures
 from pofx.core import Decodes, Encodes, Model, UsageError
@@ -21,24 +22,31 @@ from pofx.run import Run
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-needs = (Decodes,)
+needs, kinds = (Decodes,), ("images",)
 
 SIDE, DRAWS, EDGE = 16, 4096, 0.02
+PRIOR = "the prior"
 #: Examples whose codes give the plane of long codes.
 EXAMPLES = 1000
 #: Half of the side of the plane that is compared first: three standard deviations of N(0, I).
 NEAR = 3.0
+#: Inches for each of several runs.
+WIDE = 5.4
 #: Images along a side and frames of the film, which goes from the first of these ranges to so many of the prior's sigma.
 FILM_SIDE, FRAMES, FIRST, LAST = 10, 20, 0.25, 4.0
 
 
 class Codes(NamedTuple):
-    """What lies in the plane: codes (n, latent), whose they are, the plane, and what it is called."""
+    """What lies in the plane: codes (n, latent), whose they are, the plane, and what it is called.
+
+    normal: mean and standard deviation along the axes of the plane, where the codes are draws of a Gaussian prior.
+    """
 
     z: np.ndarray
     of: str
     plane: figures.Plane
     name: str
+    normal: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def draw(
@@ -57,18 +65,18 @@ def draw(
             prior N(0, I). None: even quantiles of the prior, which lie where the model's own codes do.
         compare: further runs, which stand beside this one on one scale: from -R to R, or, where no range is given, above
             from -3 to 3 and below as far as the codes of any of them go.
-    Raises `UsageError` for data without images, for a range that is not above 0, and for runs of other data.
+    Raises `UsageError` for a range that is not above 0, and for runs of other data.
     """
-    _check(model, range)
+    _check(range)
     codes = codes_of(model, dataset, seed)
     if not compare:
         how = f"at even quantiles of {codes.of}" if range is None else f"from -{range:g} to {range:g}"
-        figure, axes = figures.canvas(f"decoded codes: {codes.name}, {how}", 8.2, 8.4)
+        figure, axes = figures.canvas(f"decoded codes: {codes.name}, {how}", 8.2, 8.4, run=run)
         _show(axes, model, codes, SIDE, range)
         return figure
-    title = run.info["model"] if run is not None else "this model"
+    title = figures.named(run) if run is not None else "this model"
     shown = [(title, model, codes)]
-    for other, data, name in figures.others(compare, dataset, needs):
+    for other, data, name in figures.others(compare, dataset, run, needs):
         shown.append((name, other, codes_of(other, data, seed)))
     return _beside(shown, range)
 
@@ -79,7 +87,7 @@ def film(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
     Arguments:
         range: where it ends, as for `draw`.
     """
-    _check(model, range)
+    _check(range)
     codes = codes_of(model, dataset, seed)
     if range is None:
         mean, covariance = examples.prior_moments(model, torch.from_numpy(codes.plane.axes).float())
@@ -88,13 +96,11 @@ def film(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
     names = "z" if codes.z.shape[1] == 1 else " and ".join(name.partition(" (")[0] for name in codes.plane.names)
     for reach in np.geomspace(min(FIRST, range / 10), range, FRAMES):
         z = plane(codes, FILM_SIDE, float(reach)).z
-        # As wide in every frame.
-        title = f"decoded: {names} within ±{reach:<7.2f}"
-        yield figures.picture(grid(examples.decode(model, z), FILM_SIDE, least=48, gap=figures.GAP), title)
+        title = f"decoded: {names} within ±{reach:.2f}"
+        yield figures.picture(grid(examples.decode(model, z), FILM_SIDE, least=48, gap=figures.GAP), title, run)
 
 
-def _check(model: Model, range: float | None) -> None:
-    figures.images_only(model, "manifold")
+def _check(range: float | None) -> None:
     if range is not None and not 0 < range < float("inf"):
         raise UsageError(f"--range must be above 0, not {range:g}: it is half of the side of the plane that is decoded")
 
@@ -106,11 +112,16 @@ def codes_of(model: Model, dataset: Dataset, seed: int) -> Codes:
         z = examples.encode(model, examples.some(held, EXAMPLES)).flatten(1).numpy()
         of = f"{part} codes"
     else:
-        z, of = examples.prior_codes(model, DRAWS, seed).flatten(1).numpy(), "the prior"
+        z, of = examples.prior_codes(model, DRAWS, seed).flatten(1).numpy(), PRIOR
     name = {1: "z0 row by row", 2: "the plane of z0 and z1"}.get(z.shape[1], f"the principal plane of {of}")
     if getattr(model.config, "conditional", False):
         name += " (of no class)"
-    return Codes(z, of, figures.Plane(z, ("z0", "z1")), name)
+    through = figures.Plane(z, ("z0", "z1"))
+    exact = examples.gaussian(model, torch.from_numpy(through.axes).float()) if of == PRIOR else None
+    if exact is None:
+        return Codes(z, of, through, name)
+    mean, covariance = (value.double().numpy() for value in exact)
+    return Codes(z, of, through, name, (mean - through.axes @ through.centre, np.sqrt(np.diagonal(covariance))))
 
 
 class Sheet(NamedTuple):
@@ -128,7 +139,12 @@ def plane(codes: Codes, side: int, reach: float | None = None) -> Sheet:
     def along(axis: int, count: int) -> np.ndarray:
         if reach is not None:
             return np.linspace(-reach, reach, count)
-        return np.quantile(codes.plane(codes.z)[:, axis], np.linspace(EDGE, 1 - EDGE, count))
+        shares = np.linspace(EDGE, 1 - EDGE, count)
+        if codes.normal is not None:
+            # Those of draws would differ from their mirror images by chance.
+            mean, scale = codes.normal
+            return mean[axis] + scale[axis] * ndtri(shares)
+        return np.quantile(codes.plane(codes.z)[:, axis], shares)
 
     if codes.z.shape[1] == 1:
         line = along(0, side * side)
@@ -166,7 +182,7 @@ def _beside(shown: list[tuple[str, Model, Codes]], reach: float | None) -> Figur
         reaches = [NEAR, float(np.ceil(widest))] if widest > NEAR else [NEAR]
     figure, axes = figures.canvas(
         "decoded planes on one scale",
-        5.4 * len(shown),
+        WIDE * len(shown),
         5.5 * len(reaches) + 0.3,
         nrows=len(reaches),
         ncols=len(shown),
@@ -175,5 +191,6 @@ def _beside(shown: list[tuple[str, Model, Codes]], reach: float | None) -> Figur
     for row, far in zip(axes, reaches, strict=True):
         for one, (name, model, codes) in zip(row, shown, strict=True):
             _show(one, model, codes, SIDE, far)
-            one.set_title(f"{name}, from -{far:g} to {far:g}", fontsize=10, loc="left")
+            title = figures.heading(f"{name}, from -{far:g} to {far:g}", None, WIDE * figures.DPI, 9)
+            one.set_title(title, fontsize=9, loc="left", parse_math=False)
     return figure

@@ -46,7 +46,7 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
     entropy = float(torch.special.entr(chances).sum()) / math.log(2)
     shown = line("".join(map(str, dataset.codec.show(given[None]))))
     title = f"after “{'…' if len(shown) > TITLE else ''}{shown[-TITLE:]}”: {entropy:.2f} bits to come"
-    figure, (above, below) = figures.canvas(title, 9.0, 5.4, nrows=2, height_ratios=[3, 2])
+    figure, (above, below) = figures.canvas(title, 9.0, 5.4, nrows=2, height_ratios=[3, 2], run=run)
     above.bar(np.arange(len(likeliest)), chances[: len(likeliest)].numpy(), color=figures.colour(0))
     above.set_xticks(np.arange(len(likeliest)), [f"“{text}”" if text.strip() != text else text for text in likeliest], fontsize=9)
     above.set_ylabel("probability of being next")

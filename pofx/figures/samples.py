@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from pofx import asked, examples, figures
+from pofx import asked, examples, figures, priors
 from pofx.core import Model, Samples, UsageError
 from pofx.data.dataset import Dataset
 from pofx.data.images import grid
@@ -25,39 +25,47 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
     """New examples, a function of `seed`."""
     match model.spec.kind:
         case "images":
-            return _images(model, seed)
+            return _images(model, run, seed)
         case "tokens":
-            return _texts(model, dataset, seed)
+            return _texts(model, dataset, run, seed)
         case "vectors":
-            return _points(model, dataset, seed)
+            return _points(model, dataset, run, seed)
         case "sequences":
-            return _sequences(model, dataset, seed)
+            return _sequences(model, dataset, run, seed)
 
 
-def _images(model: Model, seed: int) -> Figure:
+def _images(model: Model, run: Run | None, seed: int) -> Figure:
     condition = getattr(model, "condition", None)
     if condition is not None:
         names, label = asked.shown(condition, OF_CLASS, CLASSES, seed)
         # Each row from the same noise, so that it is the label that makes the difference.
         x = torch.cat([examples.draw(model, OF_CLASS, seed=seed, label=part) for part in label.split(OF_CLASS)])
-        return figures.picture(grid(x, OF_CLASS), "samples by label", rows=tuple(figures.shorten(name) for name in names))
-    return figures.picture(grid(examples.draw(model, IMAGES, seed=seed)), "samples")
+        return figures.picture(
+            grid(x, OF_CLASS), f"samples by label{_codes(model)}", run, rows=tuple(figures.shorten(name) for name in names)
+        )
+    return figures.picture(grid(examples.draw(model, IMAGES, seed=seed)), f"samples{_codes(model)}", run)
 
 
-def _texts(model: Model, dataset: Dataset, seed: int) -> Figure:
-    return page([str(text) for text in dataset.codec.show(examples.draw(model, TEXTS, seed=seed))], "samples")
+def _codes(model: Model) -> str:
+    """Which prior the codes of samples are drawn from, where it is a fitted one."""
+    return f", codes from the prior {name}" if (name := priors.in_use(model)) else ""
 
 
-def page(texts: list[str], title: str) -> Figure:
-    """Texts below one another, with a rule between them."""
+def _texts(model: Model, dataset: Dataset, run: Run | None, seed: int) -> Figure:
+    return page([str(text) for text in dataset.codec.show(examples.draw(model, TEXTS, seed=seed))], f"samples{_codes(model)}", run)
+
+
+def page(texts: list[str], title: str, run: Run | None = None) -> Figure:
+    """Texts below one another, with a rule between them, under a title that names `run`."""
     blocks = []
     for text in texts:
         lines = [piece for line in text.splitlines() for piece in (textwrap.wrap(line, WIDTH, drop_whitespace=False) or [""])]
         blocks.append(lines[:LINES] + (["…"] if len(lines) > LINES else []))
     height = sum(map(len, blocks)) + 2 * len(blocks)
-    figure = Figure(figsize=(8.0, 0.6 + 0.165 * height), dpi=figures.DPI, facecolor="white")
-    figure.text(0.03, 1 - 0.12 / figure.get_figheight(), title, fontsize=11, va="top")
-    top = 0.5
+    above = figures.heading(title, run, 0.94 * 8 * figures.DPI, 11)
+    top = 0.31 + 0.19 * len(above.splitlines())
+    figure = Figure(figsize=(8.0, top + 0.1 + 0.165 * height), dpi=figures.DPI, facecolor="white")
+    figure.text(0.03, 1 - 0.12 / figure.get_figheight(), above, fontsize=11, va="top", parse_math=False)
     for lines in blocks:
         # Nothing is taken for markup.
         shown = printable("\n".join(lines))
@@ -75,12 +83,12 @@ def _rule(y: float) -> "object":
     return Line2D([0.03, 0.97], [y, y], color="0.85", linewidth=0.8)
 
 
-def _points(model: Model, dataset: Dataset, seed: int) -> Figure:
+def _points(model: Model, dataset: Dataset, run: Run | None, seed: int) -> Figure:
     part, held = examples.held_out(dataset)
     real = figures.rows(dataset, examples.first(held, POINTS).x)
     plane = figures.Plane(real)
     # Side by side: of two clouds in one place the upper one hides the lower.
-    figure, axes = figures.canvas(f"{part} examples and as many samples", 8, 4.4, ncols=2, sharex=True, sharey=True)
+    figure, axes = figures.canvas(f"{part} examples and as many samples{_codes(model)}", 8, 4.4, ncols=2, sharex=True, sharey=True, run=run)
     sets = ((real, part, figures.REAL), (figures.rows(dataset, examples.draw(model, len(real), seed=seed)), "samples", figures.GENERATED))
     for one, (x, name, colour) in zip(axes, sets, strict=True):
         place = plane(x)
@@ -92,9 +100,11 @@ def _points(model: Model, dataset: Dataset, seed: int) -> Figure:
     return figure
 
 
-def _sequences(model: Model, dataset: Dataset, seed: int) -> Figure:
+def _sequences(model: Model, dataset: Dataset, run: Run | None, seed: int) -> Figure:
     part, held = examples.held_out(dataset)
-    figure, axes = figures.canvas("samples and held-out sequences, first feature", 8, 5, nrows=2, sharex=True, sharey=True)
+    figure, axes = figures.canvas(
+        f"samples and held-out sequences, first feature{_codes(model)}", 8, 5, nrows=2, sharex=True, sharey=True, run=run
+    )
     sets = ((examples.first(held, SEQUENCES).x, part), (examples.draw(model, SEQUENCES, seed=seed), "samples"))
     for one, (x, name), colour in zip(axes, sets, (figures.REAL, figures.GENERATED), strict=True):
         shown = dataset.codec.show(x)

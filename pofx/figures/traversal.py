@@ -15,7 +15,7 @@ from pofx.data.images import grid
 from pofx.figures.active_units import EXAMPLES, activity
 from pofx.run import Run
 
-needs = (Decodes,)
+needs, kinds = (Decodes,), ("images",)
 
 #: Units shown, values of each, and how far they go in standard deviations of the prior.
 UNITS, VALUES, REACH = 10, 11, 3.0
@@ -27,8 +27,7 @@ BESIDE, FRAMES = 8, 25
 
 def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
     """A row for each of the ten most active units, the most active first; `seed` chooses the example, whose own value is
-    marked by a triangle. Raises `UsageError` for data without images."""
-    figures.images_only(model, "traversal")
+    marked by a triangle."""
     batch, codes, what = _codes(model, dataset, 1, seed)
     units, names, mean, scale = _units(model, dataset)
     values = torch.linspace(-REACH, REACH, VALUES)
@@ -39,7 +38,7 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
     named = "its variance over x, in prior variances" if batch is not None else "mean squared change between -1 and +1"
     below = f"triangle: its own value; after a unit's name: {named}"
     columns = [f"{value:+.1f}" if abs(value) > 1e-6 else "0" for value in values.tolist()]
-    figure = figures.picture(image, title, rows=names, columns=columns, below=below)
+    figure = figures.picture(image, title, run, rows=names, columns=columns, below=below)
     axes = figure.axes[0]
     pitch = (image.shape[1] + figures.GAP) / VALUES, (image.shape[0] + figures.GAP) / len(units)
     for row, unit in enumerate(units):
@@ -47,13 +46,13 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
         # Between the middles of the first and of the last image; an example further out is marked at the edge.
         across = (np.clip(own, -REACH, REACH) + REACH) / (2 * REACH) * (VALUES - 1) + 0.5
         mark = {"color": figures.colour(1), "markersize": 5, "markeredgecolor": "black", "markeredgewidth": 0.5}
-        axes.plot(across * pitch[0], (row + 1) * pitch[1] - 2 * figures.GAP, "^", **mark)
+        # Within the row's own images, just above their lower edge.
+        axes.plot(across * pitch[0], (row + 1) * pitch[1] - figures.GAP - 7, "^", **mark)
     return figure
 
 
 def film(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Iterator[Figure]:
     """The same units of several examples beside each other, all at the same value in each frame."""
-    figures.images_only(model, "traversal")
     batch, codes, what = _codes(model, dataset, BESIDE, seed)
     units, names, mean, scale = _units(model, dataset)
     label = None if batch is None or batch.label is None else batch.label.repeat(len(units), *(1,) * (batch.label.ndim - 1))
@@ -61,7 +60,7 @@ def film(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
         z = torch.cat([moved(codes, unit, mean[unit] + value * scale[unit]) for unit in units])
         # As wide in every frame.
         title = f"each row: its unit at {float(value):+5.2f} sd, the rest as of {what}"
-        yield figures.picture(grid(examples.decode(model, z, label), len(codes), gap=figures.GAP), title, rows=names)
+        yield figures.picture(grid(examples.decode(model, z, label), len(codes), gap=figures.GAP), title, run, rows=names)
 
 
 def moved(codes: Float[Tensor, "#n latent"], unit: int, values: Float[Tensor, " n"] | Float[Tensor, ""]) -> Float[Tensor, "n latent"]:

@@ -6,22 +6,24 @@ import torch
 from matplotlib.figure import Figure
 
 from pofx import examples, figures
-from pofx.core import Model, Samples, UsageError
+from pofx.core import Model, Samples
 from pofx.data.dataset import Dataset
 from pofx.data.images import grid
 from pofx.run import Run
 
-needs = (Samples,)
+needs, kinds, wants = (Samples,), ("images",), "a model that can truncate its noise"
 
 SHOWN = 10
 VALUES = (None, 1.0, 0.8, 0.6, 0.4, 0.2)
 
 
+def fits(model: Model) -> bool:
+    """Whether the model truncates."""
+    return "truncation" in inspect.signature(model.sample).parameters  # type: ignore[attr-defined]
+
+
 def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
-    """A row for each truncation, from equal seeds. Raises `UsageError` for a model that cannot truncate."""
-    if "truncation" not in inspect.signature(model.sample).parameters:  # type: ignore[attr-defined]
-        raise UsageError(f"the figure truncation needs a model that can truncate its noise, which {type(model).__name__} cannot")
-    figures.images_only(model, "truncation")
+    """A row for each truncation, from equal seeds."""
     rows = [examples.draw(model, SHOWN, seed=seed, truncation=value) for value in VALUES]
     names = ["none" if value is None else f"{value:g}" for value in VALUES]
-    return figures.picture(grid(torch.cat(rows), SHOWN, gap=figures.GAP), "samples by truncation", rows=names)
+    return figures.picture(grid(torch.cat(rows), SHOWN, gap=figures.GAP), "samples by truncation", run, rows=names)
