@@ -196,6 +196,35 @@ def test_terms_of_another_order_have_a_panel_of_their_own():
     assert [list(group) for group in curves.grouped(terms)] == [["reconstruction", "total"], ["kl"]]
     chain = {name: (np.arange(3), np.full(3, value)) for name, value in (("a", 1.0), ("b", 9.0), ("c", 80.0), ("d", 0.0))}
     assert [list(group) for group in curves.grouped(chain)] == [["a", "b", "c"], ["d"]]
+    codes = {name: (np.arange(3), np.full(3, 2.0)) for name in ("active_units", "kl_least", "kl_most")}
+    assert [list(group) for group in curves.grouped(codes)] == [["kl_least", "kl_most"], ["active_units"]]
+
+
+def test_only_values_of_the_early_part_are_cut_and_that_is_said():
+    steps = np.arange(1, 101)
+    falling = np.where(steps <= 5, 1000.0 / steps, 10 + np.cos(steps))
+    low, high, (first, after, outermost) = curves.limits(steps, falling)
+    assert (first, after, outermost) == (1, 6, 1000)
+    assert low < falling[5:].min()
+    assert high > falling[5:].max()
+    late = np.where(steps == 60, 1000.0, falling)
+    assert curves.limits(steps, late).cut is None
+    assert curves.limits(steps, late).high > 1000
+    assert curves.limits(steps, np.linspace(2, 1, 100)).cut is None
+    assert curves.limits(steps[:1], np.ones(1)).cut is None
+
+
+def test_panels_have_titles_of_their_own_and_units_where_these_are_known(tmp_path):
+    model, dataset = build("vae", "digits", hidden=(16,), latent_dim=2)
+    lines = [{"step": i, "m/nll": 500.0 / i, "m/kl": 1.0, "codes/active_units": 2.0, "codes/kl_most": 1.0} for i in range(1, 9)]
+    drawn = figures.draw("curves", model, dataset, run=FakeRun(tmp_path, model, dataset, [*lines, {"step": 8, "validation/score": 1.0}]))
+    titles = [axes.get_title(loc="left") for axes in drawn.axes if axes.lines]
+    assert len(set(titles)) == len(titles) == 5
+    assert any(str(model.validation) in title for title in titles)
+    labels = {axes.get_title(loc="left"): axes.get_ylabel() for axes in drawn.axes if axes.lines}
+    assert labels["m: kl"] == "nats"
+    assert curves.unit(["m/loss"]) == ""
+    assert curves.unit(["m/loss", "m/kl"]) == ""
 
 
 def test_report_is_whole_escaped_and_tells_failures(tmp_path, monkeypatch):
