@@ -279,6 +279,28 @@ def test_the_list_of_figures_says_what_each_needs_and_takes(capsys):
     assert "takes no options" in lines["samples"]
 
 
+def test_names_in_the_cloud_are_all_there_and_apart_or_none_is():
+    rng = np.random.default_rng(0)
+    classes = np.arange(400) % 4
+    far = rng.standard_normal((400, 2)) + 10 * np.array([[0, 0], [0, 1], [1, 0], [1, 1]])[classes]
+    groups, names = [classes == i for i in range(4)], ["0", "1", "2", "3"]
+    spots = latent.placed(far, groups, names)
+    for i, spot in enumerate(spots):
+        assert (far[groups[i]] == spot).all(1).any()
+        assert np.linalg.norm(spot - far[groups[i]].mean(0)) < 1
+    # Two classes with one middle, one around the other, are told apart.
+    circle = np.concatenate((0.3 * normal(200), ring(200)))
+    inside, outside = latent.placed(circle, [np.arange(400) < 200, np.arange(400) >= 200], ["0", "1"])
+    assert np.linalg.norm(inside) < 1 < np.linalg.norm(outside)
+    # All in one place.
+    assert latent.placed(normal(2000), [np.arange(2000) % 4 == i for i in range(4)], names) is None
+    # Side by side, with names that are longer than they lie apart.
+    line = np.stack((np.arange(400.0), np.zeros(400)), 1)
+    halves = [line[:, 0] < 200, line[:, 0] >= 200]
+    assert latent.placed(line, halves, ["0", "1"]) is not None
+    assert latent.placed(line, halves, ["a name as long as the cloud is wide, and longer " * 2] * 2) is None
+
+
 def test_paths_of_the_verb_are_those_of_the_figure(runs, tmp_path):
     import pofx
 

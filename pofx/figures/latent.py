@@ -29,8 +29,8 @@ LEAST = 50
 #: Inches for each of several runs.
 WIDE = 4.6
 SIGMAS = (1, 2, 3)
-#: A class is named at its middle where so many of the twice as many nearest codes are its own.
-NAMED = 5
+#: A class is named where at least half of the nearest codes are its own, of a quarter as many as a class has, or of so many.
+AROUND = 10
 #: Width of a character of a name, and height of a name, in shares of the width and of the height of the cloud.
 CHARACTER, LINE = 0.016, 0.035
 
@@ -103,17 +103,38 @@ def _show(axes: "Axes", cloud: _Cloud, *, named: bool = True) -> None:
 
 
 def _name(axes: "Axes", cloud: _Cloud, groups: list[tuple[np.ndarray, str, str]]) -> None:
-    """Writes names of classes at their middles, where these are among codes of theirs and apart; the legend has them all."""
-    taken: list[tuple[np.ndarray, str]] = []
-    for rows, colour, name in ((rows, colour, figures.shorten(name)) for rows, colour, name in groups):
-        middle = np.median(cloud.place[rows], 0)
-        nearest = np.argsort(np.square(cloud.place - middle).sum(1), kind="stable")[: 2 * NAMED]
-        rooms = [np.array([CHARACTER * (len(name) + len(other)) / 2, LINE]) * np.ptp(cloud.place, 0) for _, other in taken]
-        if rows[nearest].sum() < NAMED or any((np.abs(middle - at) < room).all() for (at, _), room in zip(taken, rooms, strict=True)):
-            continue
-        taken.append((middle, name))
+    """Writes the name of every class into the cloud, or none where they do not all fit; the legend has them in any case."""
+    names = [figures.shorten(name) for *_, name in groups]
+    spots = placed(cloud.place, [rows for rows, *_ in groups], names)
+    for (_, colour, _), name, spot in zip(groups, names, spots or (), strict=False):
         box = {"facecolor": "white", "edgecolor": colour, "alpha": 0.85, "linewidth": 1, "boxstyle": "round,pad=0.15"}
-        axes.text(*middle, name, fontsize=7, ha="center", va="center", bbox=box, clip_on=True, parse_math=False)
+        axes.text(*spot, name, fontsize=7, ha="center", va="center", bbox=box, clip_on=True, parse_math=False)
+
+
+def placed(place: np.ndarray, groups: list[np.ndarray], names: list[str]) -> list[np.ndarray] | None:
+    """Where to write the name of each class: on a code of its own, with most of its own around it and none of the other names; of
+    such the one that is nearest to its middle. None where a class has none.
+
+    Arguments:
+        place: (n, 2) codes in the plane. groups: of each class, which of them are its own.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    spread, taken = np.maximum(np.ptp(place, 0), 1e-12), list[tuple[np.ndarray, str]]()
+    around = min(len(place), max(AROUND, len(place) // (4 * max(1, len(groups)))))
+    near = NearestNeighbors(n_neighbors=around).fit(place / spread)
+    for rows, name in zip(groups, names, strict=True):
+        own = place[rows]
+        among = rows[near.kneighbors(own / spread, return_distance=False)].mean(1)
+        far = np.square((own - np.median(own, 0)) / spread).sum(1)
+        free = among >= 0.5
+        for at, other in taken:
+            room = np.array([CHARACTER * (len(name) + len(other)) / 2, LINE])
+            free &= (np.abs(own - at) / spread >= room).any(1)
+        if not free.any():
+            return None
+        taken.append((own[free][far[free].argmin()], name))
+    return [at for at, _ in taken]
 
 
 def _prior(axes: "Axes", cloud: _Cloud) -> None:
