@@ -121,6 +121,9 @@ def codes_of(model: Model, dataset: Dataset, seed: int) -> Codes:
     if exact is None:
         return Codes(z, of, through, name)
     mean, covariance = (value.double().numpy() for value in exact)
+    if z.shape[1] > 2:
+        # Through the prior's own mean instead of that of the draws.
+        through.centre = examples.prior_scale(model)[0].double().numpy()
     return Codes(z, of, through, name, (mean - through.axes @ through.centre, np.sqrt(np.diagonal(covariance))))
 
 
