@@ -109,14 +109,19 @@ def summary(kind: Kind, name: str) -> str:
 
 
 def require(model: "Model", *capabilities: "type[Capability]", what: str) -> None:
-    """Raises `UsageError` naming the first capability that `model` lacks for `what`, and the models that have it."""
+    """Raises `UsageError` for the first capability that `model` lacks for `what`, with the setting that gives it, or else the models
+    that have it."""
     from pofx.core import UsageError
 
     for capability in capabilities:
-        if capability not in model.capabilities:
-            have = [name for name in names("models") if issubclass(_models()[name], capability)]
-            others = f"models that have it: {', '.join(have)}" if have else "no model here has it"
-            raise UsageError(f"{what} needs the capability {capability.__name__}, which this {type(model).__name__} lacks; {others}")
+        if capability in model.capabilities:
+            continue
+        does = (capability.__doc__ or "").partition("\n")[0].strip(".")
+        needs, name = f"{what} needs a model that {does[:1].lower()}{does[1:]}", type(model).__name__
+        if isinstance(model, capability):
+            raise UsageError(f"{needs}, which this {name} does not with its settings and data: {model.conditions[capability]}")
+        have = [other for other in names("models") if issubclass(_models()[other], capability)]
+        raise UsageError(f"{needs}, and {name} does not; " + (f"these can: {', '.join(have)}" if have else "no model here does"))
 
 
 def _models() -> dict[str, "type[Model]"]:

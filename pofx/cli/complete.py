@@ -47,7 +47,7 @@ def run(options: Options) -> None:
             raise UsageError(f"--{flag} must be at least 1, not {number}")
     found = Run.open(options.run)
     model = found.model()
-    discovery.require(model, Completes, what="pofx complete")
+    discovery.require(model, Completes, what="complete")
     images, shown = model.spec.kind == "images", model.spec.kind == "tokens" and options.out is None
     default = found.path / "samples" / f"{found.step}-completed-seed{options.seed}{'.png' if images else '.npz'}"
     path = default if options.out is None else pathlib.Path(options.out)

@@ -35,7 +35,7 @@ def run(options: Options) -> None:
         raise UsageError(f"--n must be at least 1, not {options.n}")
     found = Run.open(options.run)
     model = found.model()
-    discovery.require(model, Denoises, what="pofx denoise")
+    discovery.require(model, Denoises, what="denoise")
     split = asked.data(found, options.source)[1]
     images = model.spec.kind == "images"
     default = found.path / "samples" / f"{found.step}-denoised{'.png' if images else '.npz'}"

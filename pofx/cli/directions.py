@@ -43,7 +43,7 @@ def run(options: Options) -> None:
     if path.suffix != ".npz":
         raise UsageError(f"directions are written to .npz, not to {path.name}")
     model = found.model()
-    discovery.require(model, Decodes, what="pofx directions")
+    discovery.require(model, Decodes, what="directions")
     if getattr(model, "condition", None) is not None and options.classifier is None and options.codes is None:
         raise UsageError(
             f"this {found.info['model']} is told the label beside its codes, which therefore say nothing of it: ask for one with "

@@ -33,7 +33,7 @@ def run(options: Options) -> None:
 
     found = Run.open(options.run)
     model = found.model()
-    discovery.require(model, Encodes, what="pofx encode")
+    discovery.require(model, Encodes, what="encode")
     path = found.path / "samples" / f"{found.step}-codes.npz" if options.out is None else pathlib.Path(options.out)
     if path.suffix not in (".npz", ".npy", ".csv"):
         raise UsageError(f"codes are written to .npz, .npy or .csv, not to {path.name}")

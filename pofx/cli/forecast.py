@@ -48,7 +48,7 @@ def run(options: Options) -> None:
         raise UsageError(
             f"pofx forecast goes on from series, and {options.run} models {model.spec.kind}: pofx sample --prompt continues texts"
         )
-    discovery.require(model, Forecasts, what="pofx forecast")
+    discovery.require(model, Forecasts, what="forecast")
     if options.n < 2:
         raise UsageError(f"--n must be at least 2, not {options.n}")
     if options.horizon is not None and options.horizon < 1:

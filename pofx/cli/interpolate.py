@@ -42,7 +42,7 @@ def run(options: Options) -> None:
             raise UsageError(f"--{flag} must be at least {least}, not {getattr(options, flag)}")
     found = Run.open(options.run)
     model = found.model()
-    discovery.require(model, Decodes, what="pofx interpolate")
+    discovery.require(model, Decodes, what="interpolate")
     if Encodes in model.capabilities:
         split = asked.data(found, options.source)[1]
         batch = examples.first(split, 2 * options.rows, model.window)

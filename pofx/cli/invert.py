@@ -49,7 +49,7 @@ def run(options: Options) -> None:
     settings = inversion.Settings(**wanted)
     found = Run.open(options.run)
     model = found.model()
-    discovery.require(model, Decodes, what="pofx invert")
+    discovery.require(model, Decodes, what="invert")
     path = next_folder(found.path / "samples", f"{found.step}-inverted") if options.out is None else pathlib.Path(options.out)
     dataset, split = asked.data(found, options.source)
     batch = examples.first(split, options.n or (20 if options.source is None else len(split)), model.window)

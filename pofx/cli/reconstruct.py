@@ -37,7 +37,7 @@ def run(options: Options) -> None:
         raise UsageError(f"--n must be at least 1, not {options.n}")
     found = Run.open(options.run)
     model = found.model()
-    discovery.require(model, Encodes, Decodes, what="pofx reconstruct")
+    discovery.require(model, Encodes, Decodes, what="reconstruct")
     split = asked.data(found, options.source)[1]
     images, shown = model.spec.kind == "images", model.spec.kind == "tokens" and options.out is None
     default = found.path / "samples" / f"{found.step}-reconstructions{'.png' if images else '.npz'}"

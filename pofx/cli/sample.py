@@ -76,7 +76,7 @@ def run(options: Options) -> None:
         raise UsageError(f"--n must be at least 1, not {options.n}")
     found = Run.open(options.run)
     model, codec = found.model(prior=options.prior), found.codec
-    discovery.require(model, Samples, what="pofx sample")
+    discovery.require(model, Samples, what="sample")
     direct = _direct(model, found, options)
     label = asked.labels(model, options.label, options.n, options.seed)
     knobs = _knobs(model, codec, options)

@@ -47,7 +47,7 @@ def run(options: Options) -> None:
     found = Run.open(options.run)
     model = found.model()
     texts = model.spec.kind == "tokens"
-    discovery.require(model, Scores, *([Predicts] if texts else []), what="pofx score")
+    discovery.require(model, Scores, *([Predicts] if texts else []), what="score")
     out = None if options.out is None else pathlib.Path(options.out)
     if options.text is not None:
         if not texts:

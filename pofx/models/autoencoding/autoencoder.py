@@ -11,7 +11,7 @@ the codes later (`pofx fit-prior`) gives better ones.
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Shaped
@@ -79,6 +79,7 @@ class Autoencoder(Model, Samples, Encodes, Decodes, Denoises):
     """
 
     kinds = frozenset({"images", "vectors", "sequences"})
+    conditions: ClassVar = {Denoises: "train one with --model.noise gaussian, masking or salt_and_pepper"}
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Config(core.Config):
