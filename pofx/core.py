@@ -595,10 +595,12 @@ class Decodes(Capability):
 
     Attributes:
         fitted: where it is given, `sample` draws its codes from it instead of from `prior()`.
+        stopgap: what `prior()` is, where training asked for no prior and it is a makeshift.
     """
 
     verb = "decode"
     fitted: CodePrior | None = None
+    stopgap: ClassVar[str] = ""
 
     @abstractmethod
     def decode(self, z: Float[Tensor, "batch latent"], *, label: Tensor | None = None) -> Shaped[Tensor, "batch ..."]:

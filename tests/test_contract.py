@@ -93,7 +93,7 @@ over_few = pytest.mark.parametrize(("name", "case"), FEW)
 
 @over_few
 def test_what_settings_take_away_is_told(name, case):
-    model = build(name, case)[0]
+    model = build(name, case)
     for capability in core.CAPABILITIES:
         if isinstance(model, capability) and capability not in model.capabilities:
             with pytest.raises(UsageError, match=re.escape(model.conditions[capability])):

@@ -320,6 +320,16 @@ def test_the_verb_prints_one_line(run, capsys):
     assert "one Gaussian" in out
 
 
+def test_a_makeshift_prior_is_told_until_another_is_fitted(run, capsys):
+    assert main(["sample", str(run), "--n", "1"]) == 0
+    assert "pofx fit-prior" in capsys.readouterr().err
+    assert main(["sample", str(run), "--n", "1", "--prior", "own"]) == 0
+    assert "pofx fit-prior" not in capsys.readouterr().err
+    fitting.fit(run, "gmm")
+    assert main(["sample", str(run), "--n", "1"]) == 0
+    assert "pofx fit-prior" not in capsys.readouterr().err
+
+
 def test_directions_without_codes_get_none(run, monkeypatch):
     encode = examples.encode
     monkeypatch.setattr(examples, "encode", lambda model, batch: encode(model, batch) * torch.tensor([1.0, 0.0]) + 2)

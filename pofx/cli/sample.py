@@ -68,7 +68,7 @@ def run(options: Options) -> None:
     """Draws and writes."""
     import pathlib
 
-    from pofx import asked, discovery, examples, priors
+    from pofx import asked, discovery, examples, priors, progress
     from pofx.core import Samples, UsageError
     from pofx.run import Run
 
@@ -77,6 +77,9 @@ def run(options: Options) -> None:
     found = Run.open(options.run)
     model, codec = found.model(prior=options.prior), found.codec
     discovery.require(model, Samples, what="sample")
+    if options.prior is None and not priors.in_use(model) and (stopgap := getattr(model, "stopgap", "")):
+        better = f"pofx fit-prior {options.run} --kind knn fits a better density to them"
+        progress.tell([f"codes are drawn from {stopgap}, since training asked for no prior: {better}"])
     direct = _direct(model, found, options)
     label = asked.labels(model, options.label, options.n, options.seed)
     knobs = _knobs(model, codec, options)
