@@ -110,7 +110,7 @@ def summary(kind: Kind, name: str) -> str:
 
 def require(model: "Model", *capabilities: "type[Capability]", what: str) -> None:
     """Raises `UsageError` for the first capability that `model` lacks for `what`, with the setting that gives it, or else the models
-    that have it."""
+    that have all of them."""
     from pofx.core import UsageError
 
     for capability in capabilities:
@@ -120,7 +120,7 @@ def require(model: "Model", *capabilities: "type[Capability]", what: str) -> Non
         needs, name = f"{what} needs a model that {does[:1].lower()}{does[1:]}", type(model).__name__
         if isinstance(model, capability):
             raise UsageError(f"{needs}, which this {name} does not with its settings and data: {model.conditions[capability]}")
-        have = [other for other in names("models") if issubclass(_models()[other], capability)]
+        have = [other for other in names("models") if all(issubclass(_models()[other], each) for each in capabilities)]
         raise UsageError(f"{needs}, and {name} does not; " + (f"these can: {', '.join(have)}" if have else "no model here does"))
 
 

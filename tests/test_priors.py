@@ -377,7 +377,7 @@ def test_what_cannot_be_done_is_said_in_one_sentence(run, capsys, tmp_path):
 def test_a_model_without_codes_is_refused(tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.zeros((40, 2), np.float32) + np.arange(40)[:, None])
     pofx.train("gan", tmp_path / "x.npy", run=tmp_path / "run", steps=1, hidden=(8,), quiet=True, report=False)
-    assert "Encodes" in refused(capsys, "fit-prior", tmp_path / "run", "--kind", "gmm")
+    assert "maps data to codes" in refused(capsys, "fit-prior", tmp_path / "run", "--kind", "gmm")
     assert "fit-prior" in refused(capsys, "sample", tmp_path / "run", "--prior", "gmm")
 
 
