@@ -1,6 +1,7 @@
 """Fills in what is missing: pofx complete RUN --mask top."""
 
 import dataclasses
+from typing import Annotated
 
 import tyro
 
@@ -9,7 +10,7 @@ import tyro
 class Options:
     """Fills in what is missing."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
     source: str | None = None
     """Data to complete; by default the held-out part of the run's own."""

@@ -1,6 +1,7 @@
 """Finds directions of the codes that turn what is decoded into each class, or change an attribute or a value: pofx directions RUN."""
 
 import dataclasses
+from typing import Annotated
 
 import tyro
 
@@ -10,7 +11,7 @@ class Options:
     """Finds directions of the codes along which what is decoded becomes one of a class, gains an attribute or grows in a value;
     `pofx sample RUN --direction` uses them."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
     codes: str | None = None
     """An .npz of `z` and `label`, as `pofx encode` and `pofx invert` write them. By default draws of the prior, with the classes

@@ -1,6 +1,7 @@
 """Writes the codes of data: pofx encode RUN."""
 
 import dataclasses
+from typing import Annotated
 
 import tyro
 
@@ -9,7 +10,7 @@ import tyro
 class Options:
     """Writes the codes of data."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
     source: str | None = None
     """A data source, all of which is encoded; by default the held-out part of the run's own."""

@@ -1,6 +1,7 @@
 """Finds the codes that a model turns into given examples, for models that do not encode: pofx invert RUN --data PICTURES."""
 
 import dataclasses
+from typing import Annotated
 
 import tyro
 
@@ -9,7 +10,7 @@ import tyro
 class Options:
     """Finds the codes that a model turns into given examples, by gradient descent."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
     source: str | None = None
     """A data source whose examples are sought; by default held-out examples of the run's own."""

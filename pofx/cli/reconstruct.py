@@ -1,6 +1,7 @@
 """Encodes data and decodes them again: pofx reconstruct RUN."""
 
 import dataclasses
+from typing import Annotated
 
 import tyro
 
@@ -9,7 +10,7 @@ import tyro
 class Options:
     """Encodes data and decodes them again."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
     source: str | None = None
     """A data source, all of which is reconstructed; by default the held-out part of the run's own."""

@@ -1,7 +1,7 @@
 """Draws new examples from a trained model: pofx sample RUN."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -22,7 +22,7 @@ KNOBS = (
 class Options:
     """Draws new examples from a trained model."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
     n: int = 64
     """How many."""
