@@ -68,7 +68,10 @@ def _find(kind: Kind, name: str) -> pathlib.Path:
 
 def unknown(what: str, name: str, known: list[str]) -> str:
     """The sentence about a name that does not exist, with the nearest ones."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    alike = {other: difflib.SequenceMatcher(None, other, name).ratio() for other in known}
+    # Beside one that differs by a letter, others that share a few are noise.
+    least = max(0.5, max(alike.values(), default=0.0) - 0.15)
+    near = sorted((other for other in known if alike[other] >= least), key=alike.__getitem__, reverse=True)[:3]
     return f"unknown {what} {name!r}: " + (f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}")
 
 
