@@ -271,6 +271,20 @@ def test_a_run_of_tokens_has_one_vector_wherever_it_stands_and_different_runs_ha
     torch.testing.assert_close(runs(every[:, 2:], every[:, :2])[:, 0], vectors)
 
 
+def test_vectors_of_runs_are_left_out_in_training_alone_and_their_sum_keeps_its_mean():
+    torch.manual_seed(0)
+    runs = Runs(4, 3, 3, 64, dropout=0.25)
+    torch.nn.init.normal_(runs.table.weight)
+    tokens, before = torch.randint(0, 3, (2, 9)), torch.full((2, 2), 3)
+    whole = runs.eval()(tokens, before)
+    assert torch.equal(whole, runs(tokens, before))
+    runs.train()
+    drawn = torch.stack([runs(tokens, before) for _ in range(4000)])
+    assert len(drawn[:, 0, 0].unique(dim=0)) == 4, "each of two vectors may be left out for itself"
+    # Of two independent vectors each stays with a chance of 3/4: four standard errors.
+    assert ((drawn.mean(0) - whole).abs() <= 4 * drawn.std(0) / 4000**0.5 + 1e-6).all()
+
+
 def test_hashed_runs_are_spread_over_their_table():
     runs = Runs(65, 2, 4, 512)
     rows = runs.rows(tokens(65, 4, 4000), torch.zeros(4, 3, dtype=torch.int64))[:, 3:]
