@@ -462,6 +462,7 @@ class Model(nn.Module, ABC):
         order: of the training examples: shuffled in each pass, or in lanes, where lane b of one batch continues lane b of the last
             (`Batch.lane`), for a state that is carried on; data whose examples do not follow one another are shuffled all the same.
         resizable: names of buffers whose size depends on the data.
+        conditions: what to do to have a capability of the class that settings or data can take away.
         progress: share of the budget that is done, in [0, 1]; a float64 scalar on the CPU, written by the trainer
             before each move. Every schedule is a function of it.
     """
@@ -469,6 +470,7 @@ class Model(nn.Module, ABC):
     Config: ClassVar[type[Config]]
     kinds: ClassVar[frozenset[str]]
     resizable: frozenset[str] = frozenset()
+    conditions: ClassVar[Mapping[type["Capability"], str]] = {}
     window: int | None = None
     order: Literal["shuffled", "lanes"] = "shuffled"
     progress: Tensor
@@ -593,10 +595,12 @@ class Decodes(Capability):
 
     Attributes:
         fitted: where it is given, `sample` draws its codes from it instead of from `prior()`.
+        stopgap: what `prior()` is, where training asked for no prior and it is a makeshift.
     """
 
     verb = "decode"
     fitted: CodePrior | None = None
+    stopgap: ClassVar[str] = ""
 
     @abstractmethod
     def decode(self, z: Float[Tensor, "batch latent"], *, label: Tensor | None = None) -> Shaped[Tensor, "batch ..."]:

@@ -68,7 +68,10 @@ def _find(kind: Kind, name: str) -> pathlib.Path:
 
 def unknown(what: str, name: str, known: list[str], offered: list[str] | None = None) -> str:
     """The sentence about a name that does not exist, with the nearest ones; where none is near, with those `offered`, by default all."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    alike = {other: difflib.SequenceMatcher(None, other, name).ratio() for other in known}
+    # Beside one that differs by a letter, others that share a few are noise.
+    least = max(0.5, max(alike.values(), default=0.0) - 0.15)
+    near = sorted((other for other in known if alike[other] >= least), key=alike.__getitem__, reverse=True)[:3]
     return f"unknown {what} {name!r}: " + (
         f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known if offered is None else offered)}"
     )
@@ -111,14 +114,19 @@ def summary(kind: Kind, name: str) -> str:
 
 
 def require(model: "Model", *capabilities: "type[Capability]", what: str) -> None:
-    """Raises `UsageError` naming the first capability that `model` lacks for `what`, and the models that have it."""
+    """Raises `UsageError` for the first capability that `model` lacks for `what`, with the setting that gives it, or else the models
+    that have all of them."""
     from pofx.core import UsageError
 
     for capability in capabilities:
-        if capability not in model.capabilities:
-            have = [name for name in names("models") if issubclass(_models()[name], capability)]
-            others = f"models that have it: {', '.join(have)}" if have else "no model here has it"
-            raise UsageError(f"{what} needs the capability {capability.__name__}, which this {type(model).__name__} lacks; {others}")
+        if capability in model.capabilities:
+            continue
+        does = (capability.__doc__ or "").partition("\n")[0].strip(".")
+        needs, name = f"{what} needs a model that {does[:1].lower()}{does[1:]}", type(model).__name__
+        if isinstance(model, capability):
+            raise UsageError(f"{needs}, which this {name} does not with its settings and data: {model.conditions[capability]}")
+        have = [other for other in names("models") if all(issubclass(_models()[other], each) for each in capabilities)]
+        raise UsageError(f"{needs}, and {name} does not; " + (f"these can: {', '.join(have)}" if have else "no model here does"))
 
 
 def _models() -> dict[str, "type[Model]"]:

@@ -76,7 +76,7 @@ def fit(reference: str | Run, kind: str, *, name: str | None = None, seed: int =
         raise UsageError(f"a prior cannot be called {name!r}: take letters, digits, . _ and -, and not {OWN}, the name of the model's own")
     run = Run.open(reference)
     model = run.model(prior=OWN)
-    discovery.require(model, Samples, Encodes, Decodes, what="pofx fit-prior")
+    discovery.require(model, Samples, Encodes, Decodes, what="fit-prior")
     with Steps(3, quiet=quiet) as steps, run.lock():
         steps.step("codes")
         dataset = run.dataset()

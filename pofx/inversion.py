@@ -96,7 +96,7 @@ def invert(
         Analyzing and Improving the Image Quality of StyleGAN (Karras et al., 2020), section 5, https://arxiv.org/abs/1912.04958
     """
     settings = settings or Settings()
-    discovery.require(model, Decodes, what="pofx invert")
+    discovery.require(model, Decodes, what="invert")
     name = type(model).__name__
     if model.spec.kind == "tokens":
         raise UsageError("a text does not change smoothly with its code, so that no gradient leads to it: take `pofx encode`")

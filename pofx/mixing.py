@@ -56,7 +56,7 @@ def mix(references: Sequence[str | Run], *, orders: Sequence[int] | None = None,
     runs = [Run.open(reference) for reference in references]
     models = [run.model() for run in runs]
     for model in models:
-        discovery.require(model, Predicts, what="pofx mix")
+        discovery.require(model, Predicts, what="mix")
     first, dataset = runs[0], runs[0].dataset()
     for run in runs[1:]:
         if run.info["data"]["fingerprint"] != first.info["data"]["fingerprint"]:

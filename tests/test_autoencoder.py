@@ -352,7 +352,7 @@ def test_the_figure_shows_three_rows(denoiser, tmp_path):
 
 def test_others_are_told_who_denoises(capsys, tmp_path):
     pofx.train("autoencoder", "ring", run=tmp_path / "plain", steps=2, quiet=True, report=False)
-    assert "Denoises" in refused(capsys, "denoise", tmp_path / "plain")
+    assert "--model.noise gaussian" in refused(capsys, "denoise", tmp_path / "plain")
     pofx.train("autoencoder", "ring", run=tmp_path / "noisy", steps=2, quiet=True, report=False, noise="gaussian")
     assert "images" in refused(capsys, "plot", tmp_path / "noisy", "denoising")
     assert main(["denoise", str(tmp_path / "noisy"), "--out", str(tmp_path / "x.csv")]) == 0

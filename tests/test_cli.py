@@ -247,17 +247,24 @@ def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays(tmp_path, dat
 # ----------------------------------------------------------------------------------------------------- one new file
 
 
-def readme_model():
-    """The complete model that the README shows."""
+def readme_code(part):
+    """The program with these characters that the README shows."""
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.S)
-    (code,) = [block for block in blocks if "(Model" in block]
+    (code,) = [block for block in blocks if part in block]
     return code
+
+
+def test_networks_of_ones_own_are_trained_as_the_readme_says():
+    names = {}
+    exec(readme_code("nn.Sequential").replace("steps=300", "steps=2"), names)
+    assert names["model"].encode(torch.rand(3, 1, 8, 8)).shape == (3, 5)
+    assert names["model"].decode(torch.randn(2, 5)).shape == (2, 1, 8, 8)
 
 
 def test_a_model_is_one_file(tmp_path, monkeypatch, data):
     folder = tmp_path / "mine"
     folder.mkdir()
-    (folder / "toy.py").write_text(textwrap.dedent(readme_model()), encoding="utf-8")
+    (folder / "toy.py").write_text(textwrap.dedent(readme_code("(Model")), encoding="utf-8")
     monkeypatch.setenv("POFX_PATH", str(folder))
     assert "toy" in discovery.names("models")
     assert issubclass(discovery.model("toy"), Model)

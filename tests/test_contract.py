@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import inspect
 import json
+import re
 
 import kill
 import pytest
@@ -88,6 +89,15 @@ def total(player, batch, seed=1):
 
 over_all = pytest.mark.parametrize(("name", "case"), CASES)
 over_few = pytest.mark.parametrize(("name", "case"), FEW)
+
+
+@over_few
+def test_what_settings_take_away_is_told(name, case):
+    model = build(name, case)
+    for capability in core.CAPABILITIES:
+        if isinstance(model, capability) and capability not in model.capabilities:
+            with pytest.raises(UsageError, match=re.escape(model.conditions[capability])):
+                discovery.require(model, capability, what="this")
 
 
 def test_there_are_models():

@@ -113,7 +113,7 @@ def test_another_seed_draws_another_picture(tmp_path):
 @pytest.mark.parametrize("figure", [*CODES, "reconstructions"])
 def test_a_model_that_cannot_is_told_which_can(figure):
     model, dataset = build("gpt", "python_docs", window=32, width=32, depth=1, heads=1)
-    with pytest.raises(UsageError, match=r"capability .*vae"):
+    with pytest.raises(UsageError, match=r"needs a model that .*, and GPT does not; these can: .*vae"):
         figures.draw(figure, model, dataset)
 
 

@@ -208,15 +208,12 @@ def test_the_recipe_is_pure_and_its_model_can_be_built(size, budget):
         assert GPT(spec, recipe.config).window == recipe.config.window
 
 
-def test_more_time_gives_a_larger_model():
+def test_more_time_gives_a_larger_transformer_and_keeps_it_from_learning_by_heart():
     spec = DataSpec("tokens", (), size=983_777, vocabulary=65)
-    sizes = []
-    for minutes in (0.5, 3, 10, 60):
-        with torch.device("meta"):
-            model = GPT(spec, GPT.recipe(spec, Budget(minutes=minutes)).config)
-        sizes.append(sum(parameter.numel() for parameter in model.parameters()))
-    assert sizes == sorted(sizes)
-    assert sizes[0] < sizes[-1]
+    found = [GPT.recipe(spec, Budget(minutes=minutes)).config for minutes in (0.5, 3, 10, 60)]
+    for grows in ([config.depth for config in found], [config.dropout for config in found], [config.runs_dropout for config in found]):
+        assert grows == sorted(grows)
+        assert grows[0] < grows[-1]
 
 
 def test_training_on_a_toy_text_finds_its_pattern():
@@ -269,6 +266,20 @@ def test_a_run_of_tokens_has_one_vector_wherever_it_stands_and_different_runs_ha
     later = torch.cat((torch.randint(4, (64, 5)), every), 1)
     torch.testing.assert_close(runs(later, torch.zeros(64, 2, dtype=torch.int64))[:, 7], vectors)
     torch.testing.assert_close(runs(every[:, 2:], every[:, :2])[:, 0], vectors)
+
+
+def test_vectors_of_runs_are_left_out_in_training_alone_and_their_sum_keeps_its_mean():
+    torch.manual_seed(0)
+    runs = Runs(4, 3, 3, 64, dropout=0.25)
+    torch.nn.init.normal_(runs.table.weight)
+    tokens, before = torch.randint(0, 3, (2, 9)), torch.full((2, 2), 3)
+    whole = runs.eval()(tokens, before)
+    assert torch.equal(whole, runs(tokens, before))
+    runs.train()
+    drawn = torch.stack([runs(tokens, before) for _ in range(4000)])
+    assert len(drawn[:, 0, 0].unique(dim=0)) == 4, "each of two vectors may be left out for itself"
+    # Of two independent vectors each stays with a chance of 3/4: four standard errors.
+    assert ((drawn.mean(0) - whole).abs() <= 4 * drawn.std(0) / 4000**0.5 + 1e-6).all()
 
 
 def test_hashed_runs_are_spread_over_their_table():

@@ -196,7 +196,7 @@ def test_what_no_gradient_leads_to_is_refused():
     cls = pofx.discovery.model("classifier")
     spec = dataclasses.replace(spec, label=Classes(("a", "b")))
     classifier = cls(spec, cls.recipe(spec, None).config)
-    with pytest.raises(UsageError, match="Decodes"):
+    with pytest.raises(UsageError, match="maps codes to data"):
         inversion.invert(classifier, Batch(torch.rand(2, 1, 8, 8)))
 
 

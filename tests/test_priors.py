@@ -320,6 +320,16 @@ def test_the_verb_prints_one_line(run, capsys):
     assert "one Gaussian" in out
 
 
+def test_a_makeshift_prior_is_told_until_another_is_fitted(run, capsys):
+    assert main(["sample", str(run), "--n", "1"]) == 0
+    assert "pofx fit-prior" in capsys.readouterr().err
+    assert main(["sample", str(run), "--n", "1", "--prior", "own"]) == 0
+    assert "pofx fit-prior" not in capsys.readouterr().err
+    fitting.fit(run, "gmm")
+    assert main(["sample", str(run), "--n", "1"]) == 0
+    assert "pofx fit-prior" not in capsys.readouterr().err
+
+
 def test_directions_without_codes_get_none(run, monkeypatch):
     encode = examples.encode
     monkeypatch.setattr(examples, "encode", lambda model, batch: encode(model, batch) * torch.tensor([1.0, 0.0]) + 2)
@@ -367,7 +377,7 @@ def test_what_cannot_be_done_is_said_in_one_sentence(run, capsys, tmp_path):
 def test_a_model_without_codes_is_refused(tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.zeros((40, 2), np.float32) + np.arange(40)[:, None])
     pofx.train("gan", tmp_path / "x.npy", run=tmp_path / "run", steps=1, hidden=(8,), quiet=True, report=False)
-    assert "Encodes" in refused(capsys, "fit-prior", tmp_path / "run", "--kind", "gmm")
+    assert "maps data to codes" in refused(capsys, "fit-prior", tmp_path / "run", "--kind", "gmm")
     assert "fit-prior" in refused(capsys, "sample", tmp_path / "run", "--prior", "gmm")
 
 

@@ -77,7 +77,7 @@ def test_points_are_looked_at_and_models_that_draw_nothing_are_refused():
     digits = data.load("digits")
     model = api.build(*_of("classifier", digits), seed=0)
     assert Samples not in model.capabilities
-    with pytest.raises(UsageError, match="Samples"):
+    with pytest.raises(UsageError, match="draws new data"):
         specimens.draw(model, digits)
 
 

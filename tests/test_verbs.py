@@ -206,7 +206,7 @@ def test_texts_go_to_standard_output_and_continue_a_prompt(text, tmp_path, capsy
 
 def test_what_a_model_cannot_do_names_the_capability_and_who_can(text, images, capsys):
     sentence = refused(capsys, "reconstruct", text / "run")
-    assert "Encodes" in sentence
+    assert "maps data to codes" in sentence
     assert "vae" in sentence
     assert "--prompt" in refused(capsys, "sample", images / "run", "--prompt", "x")
     assert "did you mean up" in refused(capsys, "sample", images / "run", "--label", "upp")

@@ -1,6 +1,7 @@
 """Fills in what is missing: pofx complete RUN --mask top."""
 
 import dataclasses
+from typing import Annotated
 
 import tyro
 
@@ -9,7 +10,7 @@ import tyro
 class Options:
     """Fills in what is missing."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
     source: str | None = None
     """Data to complete; by default the held-out part of the run's own."""
@@ -47,7 +48,7 @@ def run(options: Options) -> None:
             raise UsageError(f"--{flag} must be at least 1, not {number}")
     found = Run.open(options.run)
     model = found.model()
-    discovery.require(model, Completes, what="pofx complete")
+    discovery.require(model, Completes, what="complete")
     images, shown = model.spec.kind == "images", model.spec.kind == "tokens" and options.out is None
     default = found.path / "samples" / f"{found.step}-completed-seed{options.seed}{'.png' if images else '.npz'}"
     path = default if options.out is None else pathlib.Path(options.out)

@@ -1,6 +1,7 @@
 """Takes the noise out of data: pofx denoise RUN --data my_folder --out cleaned/."""
 
 import dataclasses
+from typing import Annotated
 
 import tyro
 
@@ -9,7 +10,7 @@ import tyro
 class Options:
     """Takes the noise out of data."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
     source: str | None = None
     """Noisy data, all of which are cleaned; by default the held-out part of the run's own, with the noise of the training."""
@@ -35,7 +36,7 @@ def run(options: Options) -> None:
         raise UsageError(f"--n must be at least 1, not {options.n}")
     found = Run.open(options.run)
     model = found.model()
-    discovery.require(model, Denoises, what="pofx denoise")
+    discovery.require(model, Denoises, what="denoise")
     split = asked.data(found, options.source)[1]
     images = model.spec.kind == "images"
     default = found.path / "samples" / f"{found.step}-denoised{'.png' if images else '.npz'}"

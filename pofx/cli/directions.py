@@ -1,6 +1,7 @@
 """Finds directions of the codes that turn what is decoded into each class, or change an attribute or a value: pofx directions RUN."""
 
 import dataclasses
+from typing import Annotated
 
 import tyro
 
@@ -10,7 +11,7 @@ class Options:
     """Finds directions of the codes along which what is decoded becomes one of a class, gains an attribute or grows in a value;
     `pofx sample RUN --direction` uses them."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
     codes: str | None = None
     """An .npz of `z` and `label`, as `pofx encode` and `pofx invert` write them. By default draws of the prior, with the classes
@@ -43,7 +44,7 @@ def run(options: Options) -> None:
     if path.suffix != ".npz":
         raise UsageError(f"directions are written to .npz, not to {path.name}")
     model = found.model()
-    discovery.require(model, Decodes, what="pofx directions")
+    discovery.require(model, Decodes, what="directions")
     if getattr(model, "condition", None) is not None and options.classifier is None and options.codes is None:
         raise UsageError(
             f"this {found.info['model']} is told the label beside its codes, which therefore say nothing of it: ask for one with "

@@ -1,6 +1,7 @@
 """Writes the codes of data: pofx encode RUN."""
 
 import dataclasses
+from typing import Annotated
 
 import tyro
 
@@ -9,7 +10,7 @@ import tyro
 class Options:
     """Writes the codes of data."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
     source: str | None = None
     """A data source, all of which is encoded; by default the held-out part of the run's own."""
@@ -33,7 +34,7 @@ def run(options: Options) -> None:
 
     found = Run.open(options.run)
     model = found.model()
-    discovery.require(model, Encodes, what="pofx encode")
+    discovery.require(model, Encodes, what="encode")
     path = found.path / "samples" / f"{found.step}-codes.npz" if options.out is None else pathlib.Path(options.out)
     if path.suffix not in (".npz", ".npy", ".csv"):
         raise UsageError(f"codes are written to .npz, .npy or .csv, not to {path.name}")

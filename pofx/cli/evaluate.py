@@ -1,7 +1,7 @@
 """Measures a trained model on held-out data, beside trivial baselines: pofx evaluate RUN."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -10,7 +10,7 @@ import tyro
 class Options:
     """Measures a trained model on held-out data, beside trivial baselines."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
     source: str | None = None
     """A data source, whose test part is measured; by default the run's own."""

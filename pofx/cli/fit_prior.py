@@ -1,6 +1,7 @@
 """Fits a prior to the codes of training data, which `sample` draws from: pofx fit-prior RUN --kind KIND."""
 
 import dataclasses
+from typing import Annotated
 
 import tyro
 
@@ -9,7 +10,7 @@ import tyro
 class Options:
     """Fits a prior to the codes of training data; samples are drawn from it from then on."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
     kind: str
     """What is fitted: gmm, flow or knn (see `pofx list priors`)."""

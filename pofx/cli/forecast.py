@@ -1,7 +1,7 @@
 """Goes on where a series ends: pofx forecast RUN --horizon 48."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -16,7 +16,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 class Options:
     """Goes on where a series, or each of several sequences, ends."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
     source: str | None = None
     """--data: what to go on from. By default the run's own data."""
@@ -48,7 +48,7 @@ def run(options: Options) -> None:
         raise UsageError(
             f"pofx forecast goes on from series, and {options.run} models {model.spec.kind}: pofx sample --prompt continues texts"
         )
-    discovery.require(model, Forecasts, what="pofx forecast")
+    discovery.require(model, Forecasts, what="forecast")
     if options.n < 2:
         raise UsageError(f"--n must be at least 2, not {options.n}")
     if options.horizon is not None and options.horizon < 1:

@@ -1,7 +1,7 @@
 """Walks from one example to another through the codes: pofx interpolate RUN."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -10,7 +10,7 @@ import tyro
 class Options:
     """Walks from one example to another through the codes."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
     source: str | None = None
     """A data source whose first examples are the ends; by default held-out examples of the run's own."""
@@ -42,7 +42,7 @@ def run(options: Options) -> None:
             raise UsageError(f"--{flag} must be at least {least}, not {getattr(options, flag)}")
     found = Run.open(options.run)
     model = found.model()
-    discovery.require(model, Decodes, what="pofx interpolate")
+    discovery.require(model, Decodes, what="interpolate")
     if Encodes in model.capabilities:
         split = asked.data(found, options.source)[1]
         batch = examples.first(split, 2 * options.rows, model.window)

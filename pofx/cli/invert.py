@@ -1,6 +1,7 @@
 """Finds the codes that a model turns into given examples, for models that do not encode: pofx invert RUN --data PICTURES."""
 
 import dataclasses
+from typing import Annotated
 
 import tyro
 
@@ -9,7 +10,7 @@ import tyro
 class Options:
     """Finds the codes that a model turns into given examples, by gradient descent."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
     source: str | None = None
     """A data source whose examples are sought; by default held-out examples of the run's own."""
@@ -49,7 +50,7 @@ def run(options: Options) -> None:
     settings = inversion.Settings(**wanted)
     found = Run.open(options.run)
     model = found.model()
-    discovery.require(model, Decodes, what="pofx invert")
+    discovery.require(model, Decodes, what="invert")
     path = next_folder(found.path / "samples", f"{found.step}-inverted") if options.out is None else pathlib.Path(options.out)
     dataset, split = asked.data(found, options.source)
     batch = examples.first(split, options.n or (20 if options.source is None else len(split)), model.window)

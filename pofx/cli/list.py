@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -16,9 +16,9 @@ WHAT = ("models", "data", "metrics", "figures", "priors", "runs")
 class Options:
     """Lists what there is, a line each."""
 
-    what: tyro.conf.Positional[str] = ""
+    what: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="WHAT")] = ""
     """models, data, metrics, figures, priors or runs; by default all of them."""
-    folder: tyro.conf.Positional[str] = "runs"
+    folder: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIR")] = "runs"
     """Where to look for runs."""
 
 

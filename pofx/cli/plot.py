@@ -1,6 +1,7 @@
 """Draws a figure of a run: pofx plot RUN FIGURE."""
 
 import dataclasses
+from typing import Annotated
 
 import tyro
 
@@ -12,9 +13,9 @@ KNOBS = ("compare", "range", "mask", "prompt")
 class Options:
     """Draws a figure of a run."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
-    figure: tyro.conf.Positional[str]
+    figure: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FIGURE")]
     """Name of the figure (see `pofx list figures`)."""
     seed: int = 0
     """Of what is drawn at random."""

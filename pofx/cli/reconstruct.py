@@ -1,6 +1,7 @@
 """Encodes data and decodes them again: pofx reconstruct RUN."""
 
 import dataclasses
+from typing import Annotated
 
 import tyro
 
@@ -9,7 +10,7 @@ import tyro
 class Options:
     """Encodes data and decodes them again."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
     source: str | None = None
     """A data source, all of which is reconstructed; by default the held-out part of the run's own."""
@@ -37,7 +38,7 @@ def run(options: Options) -> None:
         raise UsageError(f"--n must be at least 1, not {options.n}")
     found = Run.open(options.run)
     model = found.model()
-    discovery.require(model, Encodes, Decodes, what="pofx reconstruct")
+    discovery.require(model, Encodes, Decodes, what="reconstruct")
     split = asked.data(found, options.source)[1]
     images, shown = model.spec.kind == "images", model.spec.kind == "tokens" and options.out is None
     default = found.path / "samples" / f"{found.step}-reconstructions{'.png' if images else '.npz'}"

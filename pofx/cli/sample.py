@@ -1,7 +1,7 @@
 """Draws new examples from a trained model: pofx sample RUN."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -22,7 +22,7 @@ KNOBS = (
 class Options:
     """Draws new examples from a trained model."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
     n: int = 64
     """How many."""
@@ -68,7 +68,7 @@ def run(options: Options) -> None:
     """Draws and writes."""
     import pathlib
 
-    from pofx import asked, discovery, examples, priors
+    from pofx import asked, discovery, examples, priors, progress
     from pofx.core import Samples, UsageError
     from pofx.run import Run
 
@@ -76,7 +76,10 @@ def run(options: Options) -> None:
         raise UsageError(f"--n must be at least 1, not {options.n}")
     found = Run.open(options.run)
     model, codec = found.model(prior=options.prior), found.codec
-    discovery.require(model, Samples, what="pofx sample")
+    discovery.require(model, Samples, what="sample")
+    if options.prior is None and not priors.in_use(model) and (stopgap := getattr(model, "stopgap", "")):
+        better = f"pofx fit-prior {options.run} --kind knn fits a better density to them"
+        progress.tell([f"codes are drawn from {stopgap}, since training asked for no prior: {better}"])
     direct = _direct(model, found, options)
     label = asked.labels(model, options.label, options.n, options.seed)
     knobs = _knobs(model, codec, options)

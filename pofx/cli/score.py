@@ -1,7 +1,7 @@
 """Says how likely data are under a model: pofx score RUN --data FILE."""
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Options:
     """Says how likely data are under a model."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
     source: str | None = None
     """A data source, all of which is scored; by default the held-out part of the run's own."""
@@ -47,7 +47,7 @@ def run(options: Options) -> None:
     found = Run.open(options.run)
     model = found.model()
     texts = model.spec.kind == "tokens"
-    discovery.require(model, Scores, *([Predicts] if texts else []), what="pofx score")
+    discovery.require(model, Scores, *([Predicts] if texts else []), what="score")
     out = None if options.out is None else pathlib.Path(options.out)
     if options.text is not None:
         if not texts:

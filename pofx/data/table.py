@@ -21,6 +21,8 @@ NAMES: dict[str, str] = {}
 READS = ".csv and .parquet tables"
 #: A column of text with more different cells than this is taken for an identifier.
 LEVELS = 256
+#: Columns of a kind that are named in the sentence on how they were read.
+TOLD = 8
 
 
 def matches(path: pathlib.Path) -> bool:
@@ -60,6 +62,7 @@ def load(request: Request) -> Dataset:
     labels = read_labels(request, _labels(frame[chosen], source) if chosen else None, codec)
     if codec is None:
         fields = [_fit(field, frame[field.name], rows.train, notes) for field in fields]
+        notes.append(_told(fields))
         modelled = {field.name for field in fields}
         places = [sum(before in modelled for before in frame.columns[: frame.columns.get_loc(name)]) for name in chosen]
         codec = TableCodec(tuple(fields), keep(labels.label) if labels else None, tuple(chosen), tuple(places))
@@ -140,6 +143,20 @@ def _fields(frame: Any, indicator: bool, notes: list[str]) -> list[Field]:
         else:
             notes.append(f"column {name} holds {values.dtype}, which is not read, and is left out")
     return fields
+
+
+def _told(fields: list[Field]) -> str:
+    """How each column was read, of many the first few."""
+    parts = []
+    for kind, what in (("number", "numbers"), ("integer", "whole numbers"), ("category", "categories")):
+        names = [
+            f"{field.name} ({len(field.levels)})" if kind == "category" else f"{field.name}{' (some empty)' if field.missing else ''}"
+            for field in fields
+            if field.kind == kind
+        ]
+        more = f" and {len(names) - TOLD} more" if len(names) > TOLD else ""
+        parts += [f"{what}: {', '.join(names[:TOLD])}{more}"] if names else []
+    return f"columns are read as {'; '.join(parts)}"
 
 
 def _compare(frame: Any, fields: list[Field], label: list[str], source: str, notes: list[str]) -> None:

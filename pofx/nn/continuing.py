@@ -3,6 +3,7 @@
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
@@ -28,6 +29,7 @@ class Continues(Model, Writes, Forecasts):
         length: elements of an example. mixture: what the next numbers follow.
     """
 
+    conditions: ClassVar = {Predicts: "train it on a text", Forecasts: "train it on a series"}
     length: int
     mixture: GaussianMixture
 

@@ -25,15 +25,17 @@ class Runs(nn.Module):
 
     Arguments:
         symbols: tokens, the begin symbol among them.
+        dropout: share of these vectors that are left out in training, each for itself, the others being the larger for it: those
+            of long runs know the training text by heart.
 
     References:
         Byte Latent Transformer: Patches Scale Better Than Tokens, Pagnoni et al., 2024, section 3.2.1 (hash n-gram embeddings),
             https://arxiv.org/abs/2412.09871
     """
 
-    def __init__(self, symbols: int, width: int, longest: int, rows: int) -> None:
+    def __init__(self, symbols: int, width: int, longest: int, rows: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.symbols, self.back, self._rows = symbols, longest - 1, rows
+        self.symbols, self.back, self._rows, self._kept = symbols, longest - 1, rows, 1.0 - dropout
         # One table for all lengths, so that a place costs one look-up.
         self.table = nn.EmbeddingBag(self.back * rows, width, mode="sum")
         nn.init.zeros_(self.table.weight)
@@ -42,7 +44,10 @@ class Runs(nn.Module):
         """The sum at each of `tokens`; `before`: the `longest` - 1 tokens that stand before the first one."""
         batch, time = tokens.shape
         rows = self.rows(tokens, before).flatten(0, 1)
-        return self.table(rows).view(batch, time, -1)
+        weights = None
+        if self.training and self._kept < 1:
+            weights = torch.empty(rows.shape, dtype=self.table.weight.dtype, device=rows.device).bernoulli_(self._kept) / self._kept
+        return self.table(rows, per_sample_weights=weights).view(batch, time, -1)
 
     def rows(self, tokens: Int64[Tensor, "batch time"], before: Int64[Tensor, "batch back"]) -> Int64[Tensor, "batch time lengths"]:
         """The row of each length's run, 2 tokens first."""
@@ -64,6 +69,7 @@ class NextToken(Network):
         width, depth, heads, dropout: of the transformer.
         places: learn a vector for each of so many places, where it matters which one it is; 0: distances alone count.
         runs: learn vectors for runs of up to so many tokens (see `Runs`), in tables of `rows` rows; 1: of single tokens alone.
+        runs_dropout: share of these vectors that training leaves out.
         context: length of the vector of a label, which every token is read with; 0 for none.
     """
 
@@ -78,12 +84,13 @@ class NextToken(Network):
         places: int = 0,
         runs: int = 1,
         rows: int = 1 << 13,
+        runs_dropout: float = 0.0,
         context: int = 0,
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary + 1, width)
         self.place = nn.Embedding(places, width) if places else None
-        self.runs = Runs(vocabulary + 1, width, runs, rows) if runs > 1 else None
+        self.runs = Runs(vocabulary + 1, width, runs, rows, runs_dropout) if runs > 1 else None
         self.told = Embedding(context, width) if context else None
         self.transformer = CausalTransformer(width, depth, heads, dropout)
         self.head = nn.Linear(width, vocabulary, bias=False)

@@ -21,6 +21,8 @@ COMPONENTS = 5
 """Logistic variables in the mixture of a pixel."""
 LEVELWISE = ("logistic", "logistic_mixture", "categorical")
 """Kinds that give each of the 256 levels of a pixel a probability."""
+CONDITION = "leave --model.likelihood out, so that it is a likelihood of these data"
+"""What to do to have likelihoods."""
 
 
 class Observation(nn.Module):

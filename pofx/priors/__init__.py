@@ -214,7 +214,11 @@ def _again(run: "Run", name: str = "") -> str:
 def _asked(run: "Run", name: str) -> Fitted:
     known = names(run)
     if name not in known:
-        raise UsageError(f"{discovery.unknown('prior', name, [OWN, *known])}; {_again(run)} fits one")
+        kinds = discovery.names("priors")
+        raise UsageError(
+            f"{run.path} has no prior {name!r}, it has {', '.join((OWN, *known))}: pofx fit-prior {run.path} --kind "
+            f"{name if name in kinds else '|'.join(kinds)} fits one"
+        )
     try:
         description, fitted = read(run, name)
     except checkpoint.Damaged as error:

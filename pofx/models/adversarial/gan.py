@@ -12,7 +12,7 @@ deviation are switches, each free of the others. With labels, of whatever kind, 
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Shaped
@@ -66,6 +66,7 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
     """
 
     kinds = frozenset({"images", "vectors"})
+    conditions: ClassVar = {Classifies: "train on classes with --model.conditional true --model.conditioning auxiliary_classifier"}
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Config(Augmented):

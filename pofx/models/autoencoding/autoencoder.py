@@ -11,7 +11,7 @@ the codes later (`pofx fit-prior`) gives better ones.
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Shaped
@@ -78,7 +78,9 @@ class Autoencoder(Model, Samples, Encodes, Decodes, Denoises):
         https://icml.cc/2011/papers/455_icmlpaper.pdf
     """
 
+    stopgap = "the Gaussian with the mean and covariance of the training codes"
     kinds = frozenset({"images", "vectors", "sequences"})
+    conditions: ClassVar = {Denoises: "train one with --model.noise gaussian, masking or salt_and_pepper"}
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Config(core.Config):

@@ -9,7 +9,7 @@ At its best D(z) = log q(z) / prod_j q(z_j), whose mean over q(z) is the total c
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Shaped
@@ -36,7 +36,7 @@ from pofx.nn import collapse, importance, labels
 from pofx.nn.conv import LARGE
 from pofx.nn.gaussian import Gaussian
 from pofx.nn.mlp import MLP
-from pofx.nn.observation import Observation
+from pofx.nn.observation import CONDITION, Observation
 from pofx.nn.pair import pair
 from pofx.nn.priors import StandardNormal
 
@@ -57,6 +57,7 @@ class FactorVAE(Model, Samples, Encodes, Decodes, Scores):
     """
 
     kinds = frozenset({"images", "vectors", "sequences"})
+    conditions: ClassVar = {Scores: CONDITION}
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Config(core.Config):

@@ -10,7 +10,7 @@ N(0, I), or on top a mixture: a code is the eps of all layers side by side, the 
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Shaped
@@ -22,7 +22,7 @@ from pofx.core import Batch, Budget, DataSpec, Decodes, Encodes, Loss, Model, No
 from pofx.nn import importance, labels
 from pofx.nn.conv import LARGE, pyramid
 from pofx.nn.ladder import Ladder, Scale
-from pofx.nn.observation import Observation
+from pofx.nn.observation import CONDITION, Observation
 from pofx.nn.priors import Mixture, Prior, StandardNormal
 
 IDLE = 0.01
@@ -48,6 +48,7 @@ class HierarchicalVAE(Model, Samples, Encodes, Decodes, Scores):
     """
 
     kinds = frozenset({"images", "vectors", "sequences"})
+    conditions: ClassVar = {Scores: CONDITION}
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Config(core.Config):

@@ -10,7 +10,7 @@ parts of the divergence.
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Shaped
@@ -24,7 +24,7 @@ from pofx.nn.conv import LARGE, ConvDecoder, ConvEncoder
 from pofx.nn.foreign import Foreign
 from pofx.nn.gaussian import Covariance, Gaussian
 from pofx.nn.mlp import MLP, Activation
-from pofx.nn.observation import Kind, Observation
+from pofx.nn.observation import CONDITION, Kind, Observation
 from pofx.nn.priors import Flow, Mixture, Prior, StandardNormal, Vamp
 
 CODES = 4096
@@ -57,6 +57,7 @@ class VAE(Model, Samples, Encodes, Decodes, Scores):
     """
 
     kinds = frozenset({"images", "vectors", "sequences"})
+    conditions: ClassVar = {Scores: CONDITION}
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Config(core.Config):

@@ -47,7 +47,7 @@ from pofx.nn.codebook import Codebook, perplexity
 from pofx.nn.conv import pyramid, widths
 from pofx.nn.mlp import MLP
 from pofx.nn.next_token import NextToken, probabilities
-from pofx.nn.observation import Observation
+from pofx.nn.observation import CONDITION, Observation
 
 PART = 512
 """Codes that are drawn together: the transformer remembers all of their places at once."""
@@ -120,6 +120,7 @@ class VQVAE(Model, Samples, Encodes, Decodes, Scores):
     """
 
     kinds = frozenset({"images", "vectors", "sequences"})
+    conditions: ClassVar = {Scores: CONDITION}
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Config(core.Config):

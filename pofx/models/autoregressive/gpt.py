@@ -46,6 +46,12 @@ SPEED = 1_000_000
 SIZES = ((15_000_000, 6), (12_000_000, 5), (4_000_000, 4), (100_000, 3), (20_000, 2), (0, 1))
 """Depths for budgets of at least so many training tokens: (tokens, depth)."""
 
+LONG = 4_000_000
+"""Training tokens from which on batches of texts are twice as large."""
+
+OFTEN = 5
+"""Passes from which on a text is read so often that a network must be kept from learning it by heart."""
+
 WIDE = 64
 """Features of a head, and features of a token for each block."""
 
@@ -91,6 +97,8 @@ class GPT(Continues):
         """Longest run of tokens that has a vector of its own, beside each single token (texts and images)."""
         rows: Positive = 8192
         """Rows of the table of each length of runs, which share them by a hash where they are too many."""
+        runs_dropout: Fraction = 0.0
+        """Share of the vectors of runs that training leaves out, each for itself (texts and images)."""
         components: Positive = 5
         """Gaussians of the mixture that the next numbers follow (sequences)."""
         conditional: bool = False
@@ -130,6 +138,7 @@ class GPT(Continues):
                 places=self.length if spec.kind == "images" else 0,
                 runs=config.runs,
                 rows=config.rows,
+                runs_dropout=config.runs_dropout,
                 context=0 if self.condition is None else self.condition.width,
             )
 
@@ -151,19 +160,25 @@ class GPT(Continues):
             size, batch_size = (spec.size or 1000) * window, max(1, min(64, 4096 // window))
         else:
             # A window leaves room for several of them in the text, and never exceeds it.
-            size, batch_size = spec.size or 1_000_000, 8
+            size = spec.size or 1_000_000
             window = max(1, min(256, size // 16))
+            # Where there is time, fewer moves of more windows read more.
+            batch_size = 16 if budget.seen(size, window * 8, SPEED) >= LONG else 8
         seen = budget.seen(size, window * batch_size, SPEED)
         passes = seen / size
+        often = passes > OFTEN
         # A large network learns a short text by heart, whatever the time.
         affordable = min(seen, 20 * size)
         config = cls.Config(
             window=window,
             depth=next(depth for least, depth in SIZES if affordable >= least),
-            # A table much longer than the text learns it by heart.
-            rows=max(64, min(16_384, size // 32)),
-            dropout=0.2 if passes > 20 else 0.1 if passes > 5 else 0.0,
-            optimizer=OPTIMIZER,
+            # What has as many vectors as the text has runs learns it by heart: at 10 passes over tiny-shakespeare, the 16,384 rows and
+            # runs of 5 that are best for 3 passes cost 0.08 nats of the validation part.
+            runs=3 if often else 5,
+            rows=max(64, min(16_384, size // (256 if often else 32))),
+            runs_dropout=0.3 if often else 0.0,
+            dropout=0.2 if passes > 20 else 0.1 if often else 0.0,
+            optimizer=replace(OPTIMIZER, weight_decay=0.1) if often else OPTIMIZER,
         )
         return Recipe(config=config, batch_size=batch_size, budget=budget, ema=0.99)
 

@@ -8,7 +8,7 @@ regression has none: P(.|x) = softmax(A x + b).
 
 import dataclasses
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -54,6 +54,7 @@ class Classifier(Model, Classifies, Encodes):
     """
 
     kinds = frozenset({"images", "vectors", "sequences"})
+    conditions: ClassVar = {Encodes: "logistic regression has no hidden layer, train with --model.architecture dense"}
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Config(core.Config):
@@ -141,5 +142,5 @@ class Classifier(Model, Classifies, Encodes):
         Raises `UsageError` for logistic regression.
         """
         if self.body is None:
-            raise UsageError("logistic regression has no hidden layer to encode with: train with --model.architecture dense")
+            raise UsageError(self.conditions[Encodes])
         return self.body(x)

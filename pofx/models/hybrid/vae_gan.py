@@ -15,7 +15,7 @@ The loss of the game, pairs of logits and further penalties are settings, as tho
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Shaped
@@ -72,6 +72,7 @@ class VAEGAN(Model, Samples, Encodes, Decodes, Classifies, Judges):
     """
 
     kinds = frozenset({"images", "vectors"})
+    conditions: ClassVar = {Classifies: "train on classes with --model.auxiliary 1"}
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Config(Augmented):
