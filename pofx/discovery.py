@@ -121,12 +121,17 @@ def require(model: "Model", *capabilities: "type[Capability]", what: str) -> Non
     for capability in capabilities:
         if capability in model.capabilities:
             continue
-        does = (capability.__doc__ or "").partition("\n")[0].strip(".")
-        needs, name = f"{what} needs a model that {does[:1].lower()}{does[1:]}", type(model).__name__
+        needs, name = f"{what} needs a model that {does(capability)}", type(model).__name__
         if isinstance(model, capability):
             raise UsageError(f"{needs}, which this {name} does not with its settings and data: {model.conditions[capability]}")
         have = [other for other in names("models") if all(issubclass(_models()[other], each) for each in capabilities)]
         raise UsageError(f"{needs}, and {name} does not; " + (f"these can: {', '.join(have)}" if have else "no model here does"))
+
+
+def does(capability: "type[Capability]") -> str:
+    """What a model with a capability does, in words that go on a sentence."""
+    words = (capability.__doc__ or "").partition("\n")[0].strip(".")
+    return words[:1].lower() + words[1:]
 
 
 def _models() -> dict[str, "type[Model]"]:

@@ -274,7 +274,7 @@ def test_an_unknown_figure_is_told_which_the_run_can_draw(runs, capsys):
 def test_the_list_of_figures_says_what_each_needs_and_takes(capsys):
     assert main(["list", "figures"]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
-    assert "decode, data that are images; takes --range, --compare, --out x.gif" in lines["manifold"]
+    assert "codes to data, data that are images; takes --range, --compare, --out x.gif" in lines["manifold"]
     assert "takes --prompt" in lines["next-token"]
     assert "takes no options" in lines["samples"]
 

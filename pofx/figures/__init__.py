@@ -103,8 +103,8 @@ def fits(name: str, model: Model) -> bool:
 def needed(name: str) -> str:
     """What a figure needs and which options it takes, as a sentence."""
     module = discovery.load("figures", name)
-    able = " and ".join(capability.verb for capability in module.needs)
-    needs = [f"a model that can {able}"] if able else []
+    able = " and ".join(map(discovery.does, module.needs))
+    needs = [f"a model that {able}"] if able else []
     needs += [f"data that are {' or '.join(module.kinds)}"] if hasattr(module, "kinds") else []
     needs += [module.wants] if hasattr(module, "wants") else []
     takes = flags(name) + ([f"--out x{FILM}"] if hasattr(module, "film") else [])
