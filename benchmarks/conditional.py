@@ -6,7 +6,8 @@ On Fashion-MNIST, `gan` with classes as its recipe says, for as many minutes. A 
 recipe on the training part, names the samples; it must itself be right on 90 % of the test images. Prints for each seed the
 share of samples that it gives the label that was asked for, and the coverage (k = 5, as many samples of a class as test images
 of it, features of that classifier) of the mean class and of the worst one, and beside them the same of training images.
-Writes benchmarks/results/conditional.json. Ctrl-C loses nothing: a finished training is not done again.
+Writes benchmarks/results/conditional.json. Ctrl-C loses nothing: a finished training is not done again. --rehearse only records how many
+rounds the minutes are, by one minute on an idle machine; trainings for these rounds may then share the machine.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from idle import described, flags, idle_rounds, trained
+from idle import described, flags, idle_rounds, rehearsed, rounds, trained
 from torch import Tensor
 
 import pofx
@@ -67,7 +68,7 @@ def main() -> int:
     parser.add_argument("--judge-steps", type=int, help="moves of the classifier, for a trial; by default its recipe's")
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("runs/conditional"))
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
-    flags(parser)
+    flags(parser, rehearsal=True)
     options = parser.parse_args()
     dataset = data.load("fashion_mnist")
     assert dataset.test is not None
@@ -77,6 +78,12 @@ def main() -> int:
     last = everything.get(options.conditioning, {})
     known = last.get("rounds") if last.get("minutes") == options.minutes else None
 
+    if options.rehearse:
+        record = rehearsed("gan", dataset, options.minutes, conditional=True, conditioning=options.conditioning)
+        everything[options.conditioning] = {**last, "minutes": options.minutes, "rounds": record}
+        write(everything, options.out)
+        print(f"{options.conditioning}: {rounds(record):,} rounds in {options.minutes:g} minutes")
+        return 0
     model = judge(dataset, options.folder, options.judge_steps)
     test = examples.some(dataset.test, options.samples)
     other = examples.some(dataset.train, len(test.x), seed=1)
@@ -140,9 +147,14 @@ def main() -> int:
         "versions": versions(),
         "seeds": rows,
     }
-    options.out.parent.mkdir(exist_ok=True)
-    options.out.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
+    write(everything, options.out)
     return int(not held)
+
+
+def write(everything: dict[str, Any], path: pathlib.Path) -> None:
+    """Writes all results."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

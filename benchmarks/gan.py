@@ -13,7 +13,8 @@ Trains `gan` as its recipe says, system by system, and measures samples against 
                  from even shares; below, the same of real triples
 
 Prints tables and writes benchmarks/results/gan.json, a row for each seed. Ctrl-C loses nothing: a training goes on where it was
-stopped, a finished one is not done again.
+stopped, a finished one is not done again. --rehearse only records how many rounds the minutes are, by one minute of each model on an idle
+machine; trainings for these rounds may then share the machine.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from idle import described, flags, idle_rounds, trained
+from idle import described, flags, idle_rounds, rehearsed, rounds, trained
 
 import pofx
 from pofx import data, examples, features
@@ -139,12 +140,21 @@ def kept(row: Mapping[str, Any], target: Mapping[str, tuple[str, float]]) -> boo
 
 
 def train_system(name: str, system: System, options: argparse.Namespace, results: dict[str, Any]) -> bool:
-    """Trains and measures all seeds of a system, and writes each down; whether it is as it must be."""
+    """Trains and measures all seeds of a system, and writes each down, or only rehearses it; whether it is as it must be."""
     minutes, seeds = options.minutes or system.minutes, options.seeds or system.seeds
     before = results.get(name, {})
     rows: dict[str, Any] = before.get("seeds", {}) if before.get("minutes") == minutes else {}
     known = before.get("idle_rounds", {}) if before.get("minutes") == minutes else {}
     dataset = data.load(system.data)
+    if options.rehearse:
+        known = {model: rehearsed(model, dataset, minutes) for model in system.models}
+        results[name] = {**before, "minutes": minutes, "idle_rounds": known, "seeds": rows}
+        write(results, options.out)
+        print(
+            f"{name}: " + ", ".join(f"{model} {rounds(record):,} rounds in {minutes:g} minutes" for model, record in known.items()),
+            flush=True,
+        )
+        return True
     measure = Modes(dataset, options.stacked) if system.data.startswith("stacked") else Images(dataset, options.samples)
     print(f"{name}: {system.data}, {minutes:g} minutes")
     for seed in range(seeds):
@@ -205,7 +215,7 @@ def main() -> int:
     parser.add_argument("--stacked", type=int, default=STACKED, help="samples of stacked images")
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("runs/gan"))
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
-    flags(parser)
+    flags(parser, rehearsal=True)
     options = parser.parse_args()
     for name in options.systems:
         if name not in SYSTEMS:
