@@ -4,7 +4,7 @@
 
 Runs each command line as a person would type it, prints it with what it reached on held-out examples, and draws its figures
 into the run folders; then the codes of the plane autoencoder and of the plane variational autoencoder side by side, with the
-numbers. Writes benchmarks/results/lecture.json. Ctrl-C loses nothing: a finished training is not done again.
+numbers. Writes benchmarks/results/lecture.json, data set by data set. Ctrl-C loses nothing: a finished training is not done again.
 """
 
 import argparse
@@ -77,9 +77,10 @@ def main() -> int:
     parser.add_argument("--data", nargs="*", default=["digits", "fashion_mnist"])
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("runs/lecture"))
     options = parser.parse_args()
-    results: dict[str, Any] = {}
+    results: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for source in options.data:
         data.load(source)  # a source that is not there is told at once
+        systems: dict[str, Any] = {}
         for name, (flags, figures) in SYSTEMS.items():
             path = options.folder / f"{source}-{name.replace(' ', '-').replace(',', '')}"
             line = f"train {flags} --data {source} --minutes {options.minutes:g} --run {path} --quiet true"
@@ -89,7 +90,7 @@ def main() -> int:
                 command(f"train --run {path} --resume true --quiet true")
             found = measure(Run.open(path))
             shown = [command(f"plot {path} {figure}") for figure in figures]
-            results.setdefault(source, {})[name] = {"command": f"pofx {line}", "figures": shown, **found}
+            systems[name] = {"command": f"pofx {line}", "figures": shown, **found}
             noisy = f", noisy {found['noisy']:.4f}" if "noisy" in found else ""
             print(
                 f"{source:14s} {name:30s} MSE {found['mse']:.4f} (mean image {found['mean_image']:.4f}{noisy}; n = {found['n']:,})",
@@ -99,12 +100,12 @@ def main() -> int:
         for figure in ("latent", "manifold"):
             out = options.folder / f"{source}-{figure}-side-by-side.png"
             print(command(f"plot {one} {figure} --compare {other} --out {out}"), flush=True)
-    content = {
-        "minutes": options.minutes, "results": results, "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": hardware(), "versions": versions(),
-    }  # fmt: skip
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        results[source] = {
+            "minutes": options.minutes, "systems": systems, "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "hardware": hardware(), "versions": versions(),
+        }  # fmt: skip
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
