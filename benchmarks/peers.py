@@ -117,7 +117,9 @@ def ours(case: str, train: np.ndarray, epochs: int) -> tuple[float, nn.Module, n
 def theirs(case: str, train: np.ndarray, epochs: int) -> tuple[float, nn.Module, nn.Module]:
     """The same of pythae, from the images that ours trains on."""
     import logging
+    import os
 
+    os.environ["TQDM_DISABLE"] = "1"  # its bars would fill the screen
     from pythae.data.datasets import BaseDataset
     from pythae.trainers import BaseTrainer, BaseTrainerConfig
 

@@ -84,7 +84,7 @@ class Trial:
     def path(self, name: str, seed: int) -> pathlib.Path:
         """The folder of a run."""
         trial = f"-{self.minutes:g}min" if self.minutes is not None else ""
-        return self.folder / f"{re.sub('[^a-z0-9]+', '-', name)}-{seed}{trial}"
+        return self.folder / f"{re.sub('[^a-z0-9]+', '-', name).strip('-')}-{seed}{trial}"
 
     def run(self, name: str, seed: int, known: Mapping[str, Record | None]) -> tuple[Run, Run]:
         """The finished run of a system, and that of the network in it, which is the same but for a hybrid.
