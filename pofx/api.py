@@ -292,6 +292,7 @@ def _run(trainer: Trainer, run: Run, report: bool) -> Run:
         if report and run.info["last"] is not None:
             from pofx import report as page
 
+            trainer.display.say("drawing the report")
             page.write(_opened(run))
     distributed.barrier()
     return _opened(run)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Integer, Shaped
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 NAMED = 10
 
 
-def data(run: "Run", source: str | None) -> "tuple[Dataset, Split]":
+def data(run: "Run", source: str | None, on_error: Literal["stop", "skip"] = "stop") -> "tuple[Dataset, Split]":
     """The data of that name and all of their examples; None: the run's own, and what is held out of them.
 
     What was done to named data to make them fit the run, such as bringing images to another size, is told on standard error.
     """
-    dataset = run.dataset(source)
+    dataset = run.dataset(source, on_error=on_error)
     if source is None:
         return dataset, examples.held_out(dataset)[1]
     tell(dataset.notes)

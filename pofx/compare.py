@@ -91,6 +91,8 @@ def columns(measurements: Sequence[tuple[Run, Report]]) -> tuple[Column, ...]:
         if models.count(model) > 1:
             name = f"{model} {path.name if [p.name for p in set(paths)].count(path.name) == 1 else path}"
             name += f"@{run.step}" if paths.count(path) > 1 else ""
+        if prior := group[0][1].prior.partition(" ")[0]:
+            name += f" with the fitted prior {prior}"
         named.append(Column(name=name, members=tuple(_member(one, found) for one, found in group)))
     return tuple(named)
 

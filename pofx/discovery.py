@@ -22,6 +22,8 @@ _HERE = pathlib.Path(__file__).parent
 _FOLDERS = {"models": "models", "figures": "figures", "metrics": "metrics", "priors": "priors", "verbs": "cli"}
 #: What a person types as an argument is spelled with hyphens, its file with underscores.
 _HYPHENS = ("figures", "verbs")
+#: Names that are all told to whoever asks for another one.
+FEW = 4
 
 
 def _files(kind: Kind) -> dict[str, pathlib.Path]:
@@ -67,14 +69,15 @@ def _find(kind: Kind, name: str) -> pathlib.Path:
 
 
 def unknown(what: str, name: str, known: list[str], offered: list[str] | None = None) -> str:
-    """The sentence about a name that does not exist, with the nearest ones; where none is near, with those `offered`, by default all."""
+    """The sentence about a name that does not exist, with the nearest ones; where none is near, and of a few, with those
+    `offered`, by default all."""
     alike = {other: difflib.SequenceMatcher(None, other, name).ratio() for other in known}
     # Beside one that differs by a letter, others that share a few are noise.
     least = max(0.5, max(alike.values(), default=0.0) - 0.15)
     near = sorted((other for other in known if alike[other] >= least), key=alike.__getitem__, reverse=True)[:3]
-    return f"unknown {what} {name!r}: " + (
-        f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known if offered is None else offered)}"
-    )
+    if near and len(known) > FEW:
+        return f"unknown {what} {name!r}: did you mean {' or '.join(near)}?"
+    return f"unknown {what} {name!r}: there are {', '.join(known if offered is None else offered)}"
 
 
 def load(kind: Kind, name: str) -> ModuleType:
@@ -123,9 +126,10 @@ def require(model: "Model", *capabilities: "type[Capability]", what: str) -> Non
             continue
         needs, name = f"{what} needs a model that {does(capability)}", type(model).__name__
         if isinstance(model, capability):
-            raise UsageError(f"{needs}, which this {name} does not with its settings and data: {model.conditions[capability]}")
+            raise UsageError(f"{needs}, which this {name}, as it was trained, does not: {model.conditions[capability]}")
         have = [other for other in names("models") if all(issubclass(_models()[other], each) for each in capabilities)]
-        raise UsageError(f"{needs}, and {name} does not; " + (f"these can: {', '.join(have)}" if have else "no model here does"))
+        can = [f"{other} ({how})" if (how := _models()[other].conditions.get(capability)) else other for other in have]
+        raise UsageError(f"{needs}, and {name} does not; " + (f"these can: {', '.join(can)}" if can else "no model here does"))
 
 
 def does(capability: "type[Capability]") -> str:

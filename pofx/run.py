@@ -10,7 +10,7 @@ import pathlib
 import platform
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import filelock
 
@@ -196,14 +196,22 @@ class Run:
 
         return codec_from_json(self._read()[0]["codec"])
 
-    def dataset(self, source: str | pathlib.Path | None = None, options: "Options | None" = None) -> "Dataset":
-        """The run's own data, or another source read with the run's codec."""
+    def dataset(
+        self,
+        source: str | pathlib.Path | None = None,
+        options: "Options | None" = None,
+        *,
+        on_error: Literal["stop", "skip"] | None = None,
+    ) -> "Dataset":
+        """The run's own data, or another source read with the run's codec; `on_error` in the place of that of the options."""
         from pofx import data
 
         own = self.info["data"]
         mine = source is None or str(source) in (own["source"], self.source)
         # The run's own data by their name are divided as they were for the training: its test part stays unseen.
         options = options or (data.Options.from_json(own["options"]) if mine else data.Options())
+        if on_error is not None and not mine:
+            options = dataclasses.replace(options, on_error=on_error)
         return data.load(self.source if source is None else source, options, codec=self.codec)
 
     @property

@@ -328,6 +328,11 @@ def test_the_verb_cleans_a_folder_and_shows_its_own_noise(denoiser, tmp_path, ca
     assert [file.name for file in files] == sorted(file.name for file in (tmp_path / "noisy").glob("*.png"))
     cleaned = np.stack([np.asarray(Image.open(file)) for file in files])[:, None] / 255
     np.testing.assert_allclose(cleaned, model.denoise((noisy * 255).round() / 255), atol=0.01)
+    (tmp_path / "noisy" / "broken.png").write_bytes(b"no picture")
+    assert "broken.png" in refused(capsys, "denoise", denoiser, "--data", tmp_path / "noisy", "--out", tmp_path / "x")
+    skip = ["--data.on-error", "skip", "--out", f"{tmp_path / 'again'}/"]
+    assert main(["denoise", str(denoiser), "--data", str(tmp_path / "noisy"), *skip]) == 0
+    assert len(list((tmp_path / "again").glob("*.png"))) == 12
     shown = {}
     for seed in (0, 0, 1):
         assert main(["denoise", str(denoiser), "--n", "6", "--seed", str(seed), "--out", str(tmp_path / "x.png")]) == 0

@@ -115,7 +115,16 @@ def test_mixed_sizes_need_a_size(tmp_path):
     for fit in ("crop", "pad"):
         dataset = data.load(tmp_path / "set", Options(size="5x7", fit=fit))
         assert dataset.spec.shape == (1, 5, 7)
-        assert any("5x7" in note for note in dataset.notes)
+        assert any("5x7" in note and "5 of 5, such as" in note for note in dataset.notes)
+
+
+def test_a_coloured_image_among_grey_ones_is_named_where_the_run_has_grey_ones(tmp_path):
+    save_images(tmp_path / "grey", PIXELS[:3])
+    codec = data.load(tmp_path / "grey").codec
+    save_images(tmp_path / "mixed", PIXELS[:3])
+    Image.fromarray(np.tile(np.array([255, 0, 0], np.uint8), (6, 8, 1))).save(tmp_path / "mixed" / "red.png")
+    with pytest.raises(UsageError, match=r"red\.png is coloured, and the run models grey images"):
+        data.load(tmp_path / "mixed", codec=codec)
 
 
 def test_one_truncated_image_among_many_is_named_or_skipped(tmp_path):

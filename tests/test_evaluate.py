@@ -290,6 +290,16 @@ def test_binary_images_have_the_entropy_of_their_bits_as_a_floor():
     assert dataset.test.draw_hash() in row.note
 
 
+def test_binary_images_are_compared_with_draws_of_0_and_1():
+    from pofx.data import Options
+
+    x = np.full((300, 4, 4), 128, dtype=np.uint8)
+    dataset = data.from_arrays(x, options=Options(bits=1))
+    cls = discovery.model("vae")
+    model = cls(dataset.spec, cls.Config(latent_dim=2, hidden=(8,)))
+    assert set(Subject(model, dataset, dataset, dataset.test, "test").drawn.unique().tolist()) == {0.0, 1.0}
+
+
 def test_a_bound_with_full_takes_5000_importance_samples(monkeypatch):
     model, dataset = build("vae", "digits", hidden=(8,), latent_dim=2)
     asked = []

@@ -145,7 +145,7 @@ def test_every_verb_says_it_in_one_sentence(trained, capsys, verb):
         ({"encoder": nn.Linear(3, 5)}, r"fails on an input of shape \(2, 1, 8, 8\)"),
         ({"encoder": Encoder().double()}, "fails on an input"),
         ({"encoder": nn.LSTM(8, 5)}, "LSTM|fails|one tensor"),
-        ({"decoder": nn.Linear(5, 64)}, r"\(2, 64\), where the model needs \(2, 1, 8, 8\)"),
+        ({"decoder": nn.Linear(5, 64)}, r"\(2, 64\), where the model needs \(2, 1, 8, 8\): end it with nn\.Unflatten\(1, \(1, 8, 8\)\)"),
         ({"encoder": torch.flatten}, r"torch\.nn\.Module"),
         ({"encoder": Encoder().requires_grad_(False)}, "features.0.weight of the given encoder is frozen"),
         ({"discriminator": Encoder()}, "takes decoder and encoder"),

@@ -6,11 +6,19 @@ import io
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pofx import discovery
 
 T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How data that a person names for a trained model are read."""
+
+    on_error: Literal["stop", "skip"] = "stop"
+    """What happens at a file or row that cannot be read."""
 
 
 def _help() -> str:

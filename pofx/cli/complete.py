@@ -5,6 +5,8 @@ from typing import Annotated
 
 import tyro
 
+from pofx.cli import Reading
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
@@ -14,6 +16,7 @@ class Options:
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
     source: str | None = None
     """Data to complete; by default the held-out part of the run's own."""
+    data: Reading = dataclasses.field(default_factory=Reading)
     mask: str | None = None
     """What is given, the rest is filled in: top, bottom, left or right (half of an image, of the others left, the beginning, or right), a
     picture FILE whose bright pixels are given, or columns of a table, a,b. By default top, or left."""
@@ -53,7 +56,7 @@ def run(options: Options) -> None:
     default = found.path / "samples" / f"{found.step}-completed-seed{options.seed}{'.png' if images else '.npz'}"
     path = default if options.out is None else pathlib.Path(options.out)
     grid = images and path.suffix == ".png"
-    split = asked.data(found, options.source)[1]
+    split = asked.data(found, options.source, options.data.on_error)[1]
     batch = examples.first(split, options.n or (8 if grid else 4 if shown else len(split)), model.window)
     keep = masks.mask(model.spec, options.mask, batch.x.shape[1])
     label = None if options.label is None else asked.labels(model, options.label, len(batch.x) * options.each, options.seed)

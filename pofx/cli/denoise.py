@@ -5,6 +5,8 @@ from typing import Annotated
 
 import tyro
 
+from pofx.cli import Reading
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
@@ -14,6 +16,7 @@ class Options:
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
     source: str | None = None
     """Noisy data, all of which are cleaned; by default the held-out part of the run's own, with the noise of the training."""
+    data: Reading = dataclasses.field(default_factory=Reading)
     n: int | None = None
     """At most so many examples; by default 64 for .png, else all."""
     seed: int = 0
@@ -37,7 +40,7 @@ def run(options: Options) -> None:
     found = Run.open(options.run)
     model = found.model()
     discovery.require(model, Denoises, what="denoise")
-    split = asked.data(found, options.source)[1]
+    split = asked.data(found, options.source, options.data.on_error)[1]
     images = model.spec.kind == "images"
     default = found.path / "samples" / f"{found.step}-denoised{'.png' if images else '.npz'}"
     path = default if options.out is None else pathlib.Path(options.out)

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import tyro
 
+from pofx.cli import Reading
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
@@ -14,6 +16,7 @@ class Options:
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
     source: str | None = None
     """A data source, all of which is encoded; by default the held-out part of the run's own."""
+    data: Reading = dataclasses.field(default_factory=Reading)
     out: str | None = None
     """.npz (`z`, `label`), .npy or .csv. By default RUN/samples/STEP-codes.npz."""
 
@@ -38,7 +41,7 @@ def run(options: Options) -> None:
     path = found.path / "samples" / f"{found.step}-codes.npz" if options.out is None else pathlib.Path(options.out)
     if path.suffix not in (".npz", ".npy", ".csv"):
         raise UsageError(f"codes are written to .npz, .npy or .csv, not to {path.name}")
-    dataset, split = asked.data(found, options.source)
+    dataset, split = asked.data(found, options.source, options.data.on_error)
     codes, labels = [], []
     for batch in split.batches(examples.PART, window=model.window):
         codes.append(examples.encode(model, batch))

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from pofx.cli import Reading
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -20,6 +22,7 @@ class Options:
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
     source: str | None = None
     """--data: what to go on from. By default the run's own data."""
+    data: Reading = dataclasses.field(default_factory=Reading)
     horizon: int | None = None
     """Steps ahead; by default a quarter of the run's window."""
     n: int = 500
@@ -56,7 +59,7 @@ def run(options: Options) -> None:
     path = found.path / "samples" / f"{found.step}-forecast-seed{options.seed}.csv" if options.out is None else pathlib.Path(options.out)
     if path.suffix not in (".csv", ".npz"):
         raise UsageError(f"forecasts are written to .csv and .npz, not to {path.name}")
-    dataset = asked.data(found, options.source)[0]
+    dataset = asked.data(found, options.source, options.data.on_error)[0]
     horizon = options.horizon or forecasting.horizon_of(model.spec.shape[0])
     split = everything(dataset)
     # The last window of a series ends where the series does.

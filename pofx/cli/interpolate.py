@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from pofx.cli import Reading
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
@@ -14,6 +16,7 @@ class Options:
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
     source: str | None = None
     """A data source whose first examples are the ends; by default held-out examples of the run's own."""
+    data: Reading = dataclasses.field(default_factory=Reading)
     rows: int = 8
     """How many walks."""
     steps: int = 10
@@ -44,7 +47,7 @@ def run(options: Options) -> None:
     model = found.model()
     discovery.require(model, Decodes, what="interpolate")
     if Encodes in model.capabilities:
-        split = asked.data(found, options.source)[1]
+        split = asked.data(found, options.source, options.data.on_error)[1]
         batch = examples.first(split, 2 * options.rows, model.window)
         ends, label = examples.encode(model, batch), batch.label
     elif options.source is not None:

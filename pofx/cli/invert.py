@@ -5,6 +5,8 @@ from typing import Annotated
 
 import tyro
 
+from pofx.cli import Reading
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
@@ -14,6 +16,7 @@ class Options:
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
     source: str | None = None
     """A data source whose examples are sought; by default held-out examples of the run's own."""
+    data: Reading = dataclasses.field(default_factory=Reading)
     n: int | None = None
     """How many, from the first on. By default 20 of the run's own data, and all of others."""
     starts: int = 4
@@ -52,7 +55,7 @@ def run(options: Options) -> None:
     model = found.model()
     discovery.require(model, Decodes, what="invert")
     path = next_folder(found.path / "samples", f"{found.step}-inverted") if options.out is None else pathlib.Path(options.out)
-    dataset, split = asked.data(found, options.source)
+    dataset, split = asked.data(found, options.source, options.data.on_error)
     batch = examples.first(split, options.n or (20 if options.source is None else len(split)), model.window)
     with Steps(1 + (len(batch.x) - 1) // inversion.PART, quiet=options.quiet) as bar:
         smooth = features.smooth(found.dataset() if options.source is not None else dataset) if settings.feature_weight else None

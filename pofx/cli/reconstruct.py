@@ -5,6 +5,8 @@ from typing import Annotated
 
 import tyro
 
+from pofx.cli import Reading
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
@@ -14,6 +16,7 @@ class Options:
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
     source: str | None = None
     """A data source, all of which is reconstructed; by default the held-out part of the run's own."""
+    data: Reading = dataclasses.field(default_factory=Reading)
     n: int | None = None
     """At most so many examples; by default 64 for .png, 16 texts to standard output, else all."""
     out: str | None = None
@@ -39,7 +42,7 @@ def run(options: Options) -> None:
     found = Run.open(options.run)
     model = found.model()
     discovery.require(model, Encodes, Decodes, what="reconstruct")
-    split = asked.data(found, options.source)[1]
+    split = asked.data(found, options.source, options.data.on_error)[1]
     images, shown = model.spec.kind == "images", model.spec.kind == "tokens" and options.out is None
     default = found.path / "samples" / f"{found.step}-reconstructions{'.png' if images else '.npz'}"
     path = default if options.out is None else pathlib.Path(options.out)

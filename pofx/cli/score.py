@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from pofx.cli import Reading
+
 if TYPE_CHECKING:
     import pathlib
 
@@ -22,6 +24,7 @@ class Options:
     """The run folder, or RUN@best, RUN@last, RUN@STEP."""
     source: str | None = None
     """A data source, all of which is scored; by default the held-out part of the run's own."""
+    data: Reading = dataclasses.field(default_factory=Reading)
     text: str | None = None
     """A text to score, given here (models of text)."""
     n: int | None = None
@@ -56,7 +59,7 @@ def run(options: Options) -> None:
             raise UsageError("--text is empty: give the text to score")
         split, name = Split(asked.text(found.codec, options.text), tokens=True), "the text given"
     else:
-        dataset, split = asked.data(found, options.source)
+        dataset, split = asked.data(found, options.source, options.data.on_error)
         name = f"the {examples.held_out(dataset)[0]} part of {dataset.source}" if options.source is None else dataset.source
     if texts:
         _text(model, found, split, name, options.n, out)

@@ -36,7 +36,7 @@ class _Image:
 
 
 def _unreadable(root: pathlib.Path, name: str, error: Exception) -> UsageError:
-    reason = str(error).replace(str(root / name), "the file").strip().splitlines() or [type(error).__name__]
+    reason = str(error).replace(repr(str(root / name)), "it").replace(str(root / name), "it").strip().splitlines() or [type(error).__name__]
     return UsageError(f"{root / name} cannot be read ({reason[0]}): repair or remove it, or give --data.on-error skip")
 
 
@@ -136,7 +136,7 @@ def decode(request: Request, names: list[str], folder: pathlib.Path) -> None:
         warnings.simplefilter("ignore")
         raw = np.lib.format.open_memmap(temporary / "raw.npy", "w+", dtype=np.uint8, shape=(len(images), channels, *size))
         good = np.ones(len(images), dtype=bool)
-        coloured = False
+        coloured = ""
         with progress(f"decoding {request.source}", len(images), shown=len(images) > 2000) as advance:
             for i, pixels in _decoded(request, images, size, channels):
                 if isinstance(pixels, Exception):
@@ -146,10 +146,14 @@ def decode(request: Request, names: list[str], folder: pathlib.Path) -> None:
                     bad.append(images[i].name)
                 else:
                     raw[i] = pixels
-                    coloured = coloured or (channels == 3 and _has_colour(pixels, images[i].name))
+                    coloured = coloured or (images[i].name if channels == 3 and _has_colour(pixels, images[i].name) else "")
                 advance(1)
         if not good.any():
             raise UsageError(f"no image of {request.source} can be read: see whether its files are images")
+        if coloured and isinstance(request.codec, ImageCodec) and request.codec.channels == 1:
+            raise UsageError(
+                f"{request.file / coloured} is coloured, and the run models grey images: convert it, and others like it, first"
+            )
         keep = channels if coloured else 1
         if good.all() and keep == channels:
             raw.flush()
@@ -161,7 +165,8 @@ def decode(request: Request, names: list[str], folder: pathlib.Path) -> None:
                 x[start : start + _BLOCK] = raw[rows[start : start + _BLOCK], :keep]
             x.flush()
             (temporary / "raw.npy").unlink()
-        notes = [changed(request, size)] if {(image.height, image.width) for image in images} != {size} else []
+        other = [image.name for image in images if (image.height, image.width) != size]
+        notes = [f"{changed(request, size)} ({len(other):,} of {len(images):,}, such as {other[0]})"] if other else []
         notes += [f"{len(bad):,} of {len(names):,} images could not be read and are left out, such as {bad[0]}"] if bad else []
         found = {"names": [image.name for image, fine in zip(images, good, strict=True) if fine], "notes": notes}
         (temporary / "images.json").write_text(json.dumps(found), encoding="utf-8")

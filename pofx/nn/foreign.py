@@ -9,6 +9,7 @@ import copy
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -53,9 +54,11 @@ class Foreign(Network):
         if not isinstance(y, Tensor):
             raise UsageError(f"the given {name} must return one tensor, not {type(y).__name__}")
         if tuple(y.shape) != wanted:
+            # As many numbers in another shape want a layer more, others other layers.
+            same = y.numel() == math.prod(wanted) and len(y) == wanted[0]
+            mend = f"end it with nn.Unflatten(1, {wanted[1:]})" if same else "change its layers, or the length of the code (latent_dim)"
             raise UsageError(
-                f"the given {name} turns an input of shape {given} into {tuple(y.shape)}, where the model needs {wanted}: change its layers, "
-                "or the length of the code (latent_dim)"
+                f"the given {name} turns an input of shape {given} into {tuple(y.shape)}, where the model needs {wanted}: {mend}"
             )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Foreign":

@@ -78,7 +78,7 @@ class Autoencoder(Model, Samples, Encodes, Decodes, Denoises):
         https://icml.cc/2011/papers/455_icmlpaper.pdf
     """
 
-    stopgap = "the Gaussian with the mean and covariance of the training codes"
+    stopgap = "a Gaussian fitted to the training codes"
     kinds = frozenset({"images", "vectors", "sequences"})
     conditions: ClassVar = {Denoises: "train one with --model.noise gaussian, masking or salt_and_pepper"}
 

@@ -99,7 +99,7 @@ class RecurrentAutoencoder(Model, Samples, Encodes, Decodes):
         Generating Sentences from a Continuous Space (Bowman et al., 2016), section 3.1 (word dropout), https://arxiv.org/abs/1511.06349
     """
 
-    stopgap = "the Gaussian with the mean and covariance of the training codes"
+    stopgap = "a Gaussian fitted to the training codes"
     kinds = frozenset({"tokens", "sequences"})
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
