@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pofx.trainer import Trainer
 
 WATCHED = 512
-"""Held-out examples that a model is asked about."""
+"""Held-out examples that a model is asked about, at most: in a short training as few as a validation reads."""
 
 
 class Monitor:
@@ -39,8 +39,9 @@ class Monitor:
         model, trainer = self.trainer.average, self.trainer
         if not trainer.settings.monitor:
             return
+        n = min(WATCHED, trainer.affordable())
         # A text is not sorted, and may be shorter than a window; files of other examples often are sorted.
-        batch = examples.first(self.split, WATCHED, model.window) if self.split.tokens else examples.some(self.split, WATCHED)
+        batch = examples.first(self.split, n, model.window) if self.split.tokens else examples.some(self.split, n)
         label = None if batch.label is None else batch.label.to(trainer.device)
         shown = Batch(batch.x.to(trainer.device), label)
         self._asked = dict(model.symptoms(shown))

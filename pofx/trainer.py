@@ -416,7 +416,7 @@ class Trainer:
         self.average.progress.fill_(1.0)
         total, count = 0.0, 0
         with torch.no_grad():
-            for number, batch in enumerate(split.spread(self._affordable(), 256, window=self.average.window, device=self.device)):
+            for number, batch in enumerate(split.spread(self.affordable(), 256, window=self.average.window, device=self.device)):
                 self._seed("validation", number)
                 weight = batch.x.numel() if self.dataset.spec.kind == "tokens" else len(batch.x)
                 total += float(self.average.validate(batch)) * weight
@@ -433,7 +433,7 @@ class Trainer:
             self.clock.stale += 1
         return self.settings.patience is not None and self.clock.stale >= self.settings.patience
 
-    def _affordable(self) -> int:
+    def affordable(self) -> int:
         """Held-out examples that a validation reads: chosen at the first one from how fast training is, in examples of its budget, so
         that exact budgets give equal numbers; then the same for all, so that their scores compare."""
         if self.clock.validated is None:
