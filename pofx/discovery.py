@@ -22,8 +22,8 @@ _HERE = pathlib.Path(__file__).parent
 _FOLDERS = {"models": "models", "figures": "figures", "metrics": "metrics", "priors": "priors", "verbs": "cli"}
 #: What a person types as an argument is spelled with hyphens, its file with underscores.
 _HYPHENS = ("figures", "verbs")
-#: Names that are all told to whoever asks for another one.
-FEW = 4
+#: So few names are all told to whoever asks for another one, unless it is as much like one of them as this.
+FEW, ALIKE = 4, 0.6
 
 
 def _files(kind: Kind) -> dict[str, pathlib.Path]:
@@ -75,7 +75,7 @@ def unknown(what: str, name: str, known: list[str], offered: list[str] | None = 
     # Beside one that differs by a letter, others that share a few are noise.
     least = max(0.5, max(alike.values(), default=0.0) - 0.15)
     near = sorted((other for other in known if alike[other] >= least), key=alike.__getitem__, reverse=True)[:3]
-    if near and len(known) > FEW:
+    if near and (len(known) > FEW or alike[near[0]] >= ALIKE):
         return f"unknown {what} {name!r}: did you mean {' or '.join(near)}?"
     return f"unknown {what} {name!r}: there are {', '.join(known if offered is None else offered)}"
 

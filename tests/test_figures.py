@@ -1,6 +1,7 @@
 """Figures draw what they say; the page of a run is whole and safe."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -75,7 +76,9 @@ def test_every_figure_names_its_run_within_its_edges(tmp_path, name, source, con
     run = FakeRun(tmp_path / "a$b$c", model, dataset, [{"step": i, "m/total": 1.0 / i} for i in range(1, 9)])
     for figure in (*names, "curves"):
         drawn = figures.draw(figure, model, dataset, run=run)
-        (title,) = [text for text in drawn.texts if figures.named(run) in text.get_text().replace("\n", "")]
+        # Lines break where the folder's name happens to be long.
+        name = "".join(figures.named(run).split())
+        (title,) = [text for text in drawn.texts if name in "".join(text.get_text().split())]
         FigureCanvasAgg(drawn).draw()
         box = title.get_window_extent()
         assert box.x0 >= 0
@@ -242,7 +245,8 @@ def test_report_is_whole_escaped_and_tells_failures(tmp_path, monkeypatch):
     assert page.count("data:image/png;base64,") == len(able) - 1
     assert "no &lt;ink&gt;" in page
     assert "<script>" not in page
-    assert "http" not in page
+    # Within the bytes of a picture any letters may stand beside each other.
+    assert "http" not in re.sub(r"base64,[^\"]*", "", page)
     (tmp_path / "evaluation.json").write_text(json.dumps(_evaluation().to_json() | {"draws": ""}))
     assert "7.5 trivial &lt;b&gt;" in report.write(run).read_text(encoding="utf-8")
 

@@ -209,7 +209,7 @@ def test_what_a_model_cannot_do_names_the_capability_and_who_can(text, images, c
     assert "maps data to codes" in sentence
     assert "vae" in sentence
     assert "--prompt" in refused(capsys, "sample", images / "run", "--prompt", "x")
-    assert " up" in refused(capsys, "sample", images / "run", "--label", "upp")
+    assert "did you mean up" in refused(capsys, "sample", images / "run", "--label", "upp")
     for verb in ("sample", "reconstruct"):
         assert "--n" in refused(capsys, verb, images / "run", "--n", 0)
 
