@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from typing import Any, cast
 
 import torch
@@ -185,6 +185,11 @@ def prior_moments(model: Model, axes: Float[Tensor, "axes latent"]) -> tuple[Flo
         return exact
     along = prior_codes(model, DRAWS, seed=0).flatten(1) @ axes.T
     return along.mean(0), along.T.cov().view(len(axes), len(axes))
+
+
+def knobs_of(model: Model) -> Set[str]:
+    """The names of what a model's own `sample` can be asked for."""
+    return inspect.signature(cast(Samples, model).sample).parameters.keys()
 
 
 def draw(

@@ -1,8 +1,6 @@
 """Examples as readers of the data know them: a few rows of a table, pieces of text; real ones before those of each model."""
 
-import inspect
 from collections.abc import Mapping
-from typing import cast
 
 from jaxtyping import Shaped
 from torch import Tensor
@@ -31,7 +29,7 @@ def draw(model: Model, dataset: Dataset) -> Shaped[Tensor, "n ..."]:
 def each(name: str, model: Model, dataset: Dataset) -> dict[str, Shaped[Tensor, "n ..."]]:
     """The same by what they are of: of a text at each temperature, where the model has one."""
     drawn = draw(model, dataset)
-    if dataset.spec.kind != "tokens" or "temperature" not in inspect.signature(cast(Samples, model).sample).parameters:
+    if dataset.spec.kind != "tokens" or "temperature" not in examples.knobs_of(model):
         return {name: drawn}
     return {f"{name}, temperature {t:g}": drawn if t == 1 else examples.draw(model, TEXTS, temperature=t) for t in TEMPERATURES}
 

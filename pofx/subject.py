@@ -1,11 +1,10 @@
 """What the metrics of one evaluation share: the model, the data, samples drawn once, features computed once."""
 
 import functools
-import inspect
 import math
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 from pofx import examples
 from pofx import features as extractors
 from pofx.baselines import NGram
-from pofx.core import Batch, Model, Samples, UsageError
+from pofx.core import Batch, Model, UsageError
 from pofx.data.dataset import Dataset, Split
 from pofx.nn import labels
 from pofx.progress import Steps
@@ -93,8 +92,7 @@ class Subject:
         """n samples; a conditional model is asked for the labels of `real`."""
         asked, found = self.asked, []
         # Images of 0 and 1 are compared with draws of 0 and 1: a mean is grey.
-        drawn = self.model.spec.bits == 1 and "mode" in inspect.signature(cast(Samples, self.model).sample).parameters
-        knobs = {"mode": "draw"} if drawn else {}
+        knobs: dict[str, Any] = {"mode": "draw"} if self.model.spec.bits == 1 and "mode" in examples.knobs_of(self.model) else {}
         for rows in self.track(torch.arange(self.n).split(examples.PART), math.ceil(self.n / examples.PART)):
             start = time.perf_counter()
             found.append(examples.draw(self.model, len(rows), first=int(rows[0]), label=None if asked is None else asked[rows], **knobs))

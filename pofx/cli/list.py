@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import tyro
 
@@ -49,7 +49,8 @@ def _rows(what: str, folder: str) -> list[tuple[str, str]]:
         from pofx import data
 
         return list(data.names().items())
-    rows = [(name, discovery.summary(what, name)) for name in discovery.names(what)]  # type: ignore[arg-type]
+    kind = cast("discovery.Kind", what)
+    rows = [(name, discovery.summary(kind, name)) for name in discovery.names(kind)]
     if what == "figures":
         from pofx import figures
 

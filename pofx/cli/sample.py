@@ -114,12 +114,11 @@ def _direct(model: "Model", run: "Run", options: Options) -> str:
 
 def _knobs(model: "Model", codec: "Codec", options: Options) -> dict[str, Any]:
     """What was asked for, which the model's `sample` must have."""
-    import inspect
-
     from pofx import asked as named
+    from pofx import examples
     from pofx.core import UsageError
 
-    has = set(inspect.signature(model.sample).parameters)  # type: ignore[attr-defined]
+    has = examples.knobs_of(model)
     asked = {name: getattr(options, name) for name in KNOBS if getattr(options, name) is not None}
     for name in asked:
         if name not in has:
@@ -138,8 +137,6 @@ def _knobs(model: "Model", codec: "Codec", options: Options) -> dict[str, Any]:
 
 def _tell(model: "Model", codec: "Codec", options: Options, knobs: dict[str, Any]) -> None:
     """Texts on standard output, the first one symbol by symbol as it is drawn where the model can be watched."""
-    import inspect
-
     from pofx import examples
     from pofx.data.text import RULE, Spelling
 
@@ -148,7 +145,7 @@ def _tell(model: "Model", codec: "Codec", options: Options, knobs: dict[str, Any
     def say(new: "Tensor") -> None:
         print(spelling.add(new), end="", flush=True)
 
-    watched = "watch" in inspect.signature(model.sample).parameters  # type: ignore[attr-defined]
+    watched = "watch" in examples.knobs_of(model)
     if watched and "prompt" in knobs:
         say(knobs["prompt"])
     x = examples.draw(model, options.n, seed=options.seed, watch=(lambda new: say(new[:1])) if watched else None, **knobs)

@@ -68,7 +68,8 @@ def _asked(name: str, what: str, model: Model, knobs: dict[str, Any]) -> Callabl
         raise UsageError(f"the figure {name} shows {' and '.join(kinds)}, and these data are {model.spec.kind}: plot samples instead")
     if not fits(name, model):
         raise UsageError(f"the figure {name} needs {module.wants}, which this {type(model).__name__} is not")
-    return getattr(module, what)  # type: ignore[no-any-return]
+    call: Callable[..., Any] = getattr(module, what)
+    return call
 
 
 def check(name: str, what: str, knobs: Iterable[str]) -> None:

@@ -1,7 +1,5 @@
 """The same samples under a stronger and stronger truncation: fewer rarities, and less variety."""
 
-import inspect
-
 import torch
 from matplotlib.figure import Figure
 
@@ -19,7 +17,7 @@ VALUES = (None, 1.0, 0.8, 0.6, 0.4, 0.2)
 
 def fits(model: Model) -> bool:
     """Whether the model truncates."""
-    return "truncation" in inspect.signature(model.sample).parameters  # type: ignore[attr-defined]
+    return "truncation" in examples.knobs_of(model)
 
 
 def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
