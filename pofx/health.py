@@ -7,7 +7,7 @@ them on other data.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from statistics import median
+from statistics import mean, median
 
 Record = Mapping[str, float]
 
@@ -19,23 +19,28 @@ YOUNG = 0.15
 """Share of the budget in which a game may still find its feet."""
 LOOKS = 3
 """Looks in a row that must agree."""
-LOST, STANDS, FOREIGN = 0.98, 0.8, 0.9
+LOST, STANDS, LAGS, FOREIGN = 0.98, 0.8, 0.5, 0.9
 """Accuracy of the discriminator at pairs from which on the generator is lost, if the distance of its samples stays above this share of
-what it was a few looks ago, and when the game was half as old, and nearest neighbours in plain features tell them from real ones so well:
-a sharp discriminator of good samples is no failure."""
+what it was a few looks ago, and when the game was half as old, or above this one while most of the data is not covered, and nearest
+neighbours in plain features tell them from real ones so well: a sharp discriminator of good samples is no failure."""
 VANISHED = 1e-3
 """Share of its usual norm below which a generator's gradient has vanished."""
-KNOWN, GAP, SURE = 0.65, 0.5, 3.0
+KNOWN, GAP, SURE = 0.62, 0.5, 3.0
 """P(D(train) > D(held-out)) from which on a discriminator knows its examples by heart, if it also is so many standard errors above
 1/2, and the gap between the logits of both is this share of that between held-out and generated examples."""
-BLIND, APART = 0.6, 0.97
-"""Accuracy of a blind discriminator at pairs, while nearest neighbours in plain features tell real from generated so well."""
+BLIND, APART = 0.6, 0.95
+"""Accuracy of a blind discriminator at pairs, in the mean of a few looks since it may swing, while
+nearest neighbours in plain features tell real from generated so well."""
 LIMIT, TIMES = 200.0, 50.0
 """A gap between logits that no probability needs, whose common height means nothing in games of differences; and how many times their
 usual spread, or the usual norm of gradients, is an explosion."""
-NARROW, TWINS, THIN, BARE = 0.5, 0.3, 0.4, 0.05
-"""Diversity below which modes are lost; share of twins above which, at this coverage at most; coverage below which. A generator
-that draws its modes too narrow for a while has twins as well, and leaves none out."""
+MEAN, WIDE, AWAY = 1.0, 1.25, 10.0
+"""Distance of samples that are all the data's mean; diversity above which they do not gather there, or anywhere; a distance that needs no
+other sign."""
+NARROW, TWINS, THIN, BARE, REMOTE = 0.5, 0.3, 0.4, 0.05, 0.5
+"""Diversity below which modes are lost; share of twins above which, at this coverage at most; coverage below which; distance at which,
+with that coverage, a game that stands has lost them. A generator that draws its modes too narrow for a while has twins as well, and
+leaves none out."""
 WORSE, FAR = 1.5, 0.02
 """A distance is worse than its best by this factor, and by this share of the data's variance."""
 COPIED = 0.2
@@ -66,7 +71,7 @@ def diagnose(records: Sequence[Record], rollbacks: Sequence[str] = ()) -> dict[s
         records: the signals of each look. rollbacks: what was seen each time that training went back.
     """
     found = {name: seen for name, detect in _DETECTORS.items() if (seen := detect(records)) is not None}
-    if DIVERGES in found:
+    if records and divergence(records[:-1], records[-1]):
         # What else is seen in a game that explodes follows from it.
         found = {DIVERGES: found[DIVERGES]}
     elif rollbacks:
@@ -86,7 +91,7 @@ def _always(records: Sequence[Record], holds: Callable[[Record], bool], looks: i
     return bool(last) and all(holds(record) for record in last)
 
 
-def _stands(records: Sequence[Record]) -> bool:
+def _stands(records: Sequence[Record], share: float = STANDS) -> bool:
     """Whether samples came hardly nearer to the data over the last few looks, and over the second half of the game so far: in a long
     training a few looks see little of a slow approach."""
     last = _last(records)
@@ -94,16 +99,18 @@ def _stands(records: Sequence[Record]) -> bool:
         return False
     now = last[-1]
     half = next(record for record in records if record["progress"] >= now["progress"] / 2)
-    return all(now["distance"] >= STANDS * before["distance"] for before in (last[0], half))
+    return all(now["distance"] >= share * before["distance"] for before in (last[0], half))
 
 
 def _wins(records: Sequence[Record]) -> str | None:
     now = records[-1] if records else {}
-    if _always(records, lambda r: r["told"] >= LOST and r["neighbours"] >= FOREIGN) and _stands(records):
-        return (
-            f"the discriminator tells {now['told']:.1%} of pairs of a real and a generated example apart, and samples no longer come "
-            "nearer to the data, so that the generator has nothing to learn from"
-        )
+    if _always(records, lambda r: r["told"] >= LOST and r["neighbours"] >= FOREIGN):
+        thin = _always(records, lambda r: r["coverage"] < THIN)
+        if _stands(records, LAGS if thin else STANDS):
+            return (
+                f"the discriminator tells {now['told']:.1%} of pairs of a real and a generated example apart, and samples "
+                f"{'hardly' if thin else 'no longer'} come nearer to the data, so that the generator has little to learn from"
+            )
     usual = median([r["maker_gradient"] for r in records]) if records else math.nan
     if _always(records, lambda r: r["maker_gradient"] < VANISHED * usual):
         return f"the generator's gradient has vanished, to {now['maker_gradient']:.1g} from {usual:.1g}"
@@ -125,11 +132,12 @@ def _overfits(records: Sequence[Record]) -> str | None:
 
 
 def _dead(records: Sequence[Record]) -> str | None:
-    if not _always(records, lambda r: r["told"] <= BLIND and r["neighbours"] >= APART):
+    last = _last(records)
+    if not last or (told := mean(r["told"] for r in last)) > BLIND or not _always(records, lambda r: r["neighbours"] >= APART):
         return None
     now = records[-1]
     return (
-        f"the discriminator tells only {now['told']:.0%} of pairs of a real and a generated example apart (spread of logits "
+        f"the discriminator tells only {told:.0%} of pairs of a real and a generated example apart (over {LOOKS} looks; spread of logits "
         f"{now['spread']:.2g}), while their nearest neighbours tell {now['neighbours']:.0%}, so that the generator learns from nothing"
     )
 
@@ -154,7 +162,17 @@ def divergence(records: Sequence[Record], now: Record) -> str | None:
 
 
 def _diverges(records: Sequence[Record]) -> str | None:
-    return divergence(records[:-1], records[-1]) if records else None
+    if not records:
+        return None
+    now = records[-1]
+    if seen := divergence(records[:-1], now):
+        return seen
+    if _always(records, lambda r: (r["distance"] > MEAN and r["diversity"] > WIDE) or r["distance"] > AWAY):
+        return (
+            f"samples have run away from the data: their Fréchet distance is {now['distance']:,.3g} of the data's variance, that of a "
+            f"single point at the mean is 1, and they differ from each other {now['diversity']:,.3g} times as much as real examples do"
+        )
+    return None
 
 
 def _collapses(records: Sequence[Record]) -> str | None:
@@ -166,8 +184,11 @@ def _collapses(records: Sequence[Record]) -> str | None:
         )
     if _always(records, lambda r: r["diversity"] < NARROW):
         return f"samples differ from each other by {now['diversity']:.0%} of what real examples do"
-    if _always(records, lambda r: r["coverage"] < BARE) and _stands(records):
-        return f"only {now['coverage']:.0%} of the real examples have a sample in their neighbourhood"
+    if _always(records, lambda r: r["coverage"] < (THIN if r["distance"] > REMOTE else BARE)) and _stands(records):
+        return (
+            f"only {now['coverage']:.0%} of the real examples have a sample in their neighbourhood, and samples no longer come nearer to "
+            "the data"
+        )
     return None
 
 

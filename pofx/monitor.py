@@ -87,13 +87,23 @@ class Monitor:
         # Between two moves it stays what it was.
         now = (clock.step, len(clock.rollbacks))
         if self._judged is None or self._judged[0] != now:
-            self._judged = (now, health.divergence(vitals.history(), vitals.game()))
+            fresh = vitals.last != clock.step
+            self._judged = (now, health.divergence(vitals.history(), vitals.game()) if fresh else self._looked())
         return self._judged[1]
 
+    def _looked(self) -> str | None:
+        """What the last look showed of a divergence."""
+        history = self.trainer.vitals.history() if self.trainer.vitals is not None else []
+        return health.divergence(history[:-1], history[-1]) if history else None
+
     def check(self) -> None:
-        """Raises `Diverged` where the game diverges and there is a checkpoint to go back to, one that was in order; where there is
-        none it goes on, and the symptom stays."""
-        trainer, seen = self.trainer, self._divergence()
-        if distributed.agree(int(seen is not None)) and distributed.agree(int(recovery.passed(trainer) is not None)):
+        """Raises `Diverged` where the game diverged at the last look and there is a checkpoint from before it to go back to, one that
+        was in order; where there is none it goes on, and the symptom stays."""
+        trainer, seen = self.trainer, self._looked()
+        if distributed.agree(int(seen is not None)) and distributed.agree(int(self._can_go_back())):
             what = seen or "another rank saw a divergence"
             raise Diverged(f"{what} at move {trainer.clock.step:,}", "a smaller learning rate may help")
+
+    def _can_go_back(self) -> bool:
+        found, vitals = recovery.passed(self.trainer), self.trainer.vitals
+        return found is not None and vitals is not None and found[0] < vitals.last

@@ -78,7 +78,9 @@ class Display:
         self._shown = now
         rate = examples / seconds if seconds > 0 else 0.0
         left = seconds / progress - seconds if progress > 0 else 0.0
-        shown = {**losses, **self._notes}
+        # A terminal cuts off what it has no room for: what matters most comes first.
+        totals = {name: value for name, value in losses.items() if name.endswith("/total")}
+        shown = {**self._notes, **totals, **losses}
         numbers = "  ".join([*(f"! {name}" for name in self._flags), *(f"{name} {value:.4g}" for name, value in shown.items())])
         width = 24
         bar = "━" * round(width * progress) + "╌" * (width - round(width * progress))

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 JUDGED, WATCHED = 256, 512
 """Training, held-out and generated examples that are judged, each; samples, and training examples that they are compared with."""
-BANK = 1000
-"""Training examples that features are fitted to, and among which samples are looked for."""
+BANK, FITTED = 1000, 500
+"""Training examples among which samples are looked for, and as many of them as features are fitted to."""
 MOVES = 64
 """Moves of a player whose gradients are remembered."""
 SPACING, EXAMPLES = 200, 19_200
@@ -194,7 +194,7 @@ class _Real:
         held = None if dataset.validation is None else examples.some(dataset.validation, JUDGED)
         self.held = None if held is None else held.x.to(device)
         self.held_label = None if held is None or held.label is None else held.label.to(device)
-        self.features = features.quick(dataset, examples=BANK)
+        self.features = features.quick(dataset, examples=FITTED)
         self.bank = self._seen(bank.x)
         self.rows = self.bank[watched]
         real = torch.cdist(self.rows, self.rows)
@@ -223,7 +223,9 @@ class _Real:
         from pofx.metrics.frechet import frechet_distance
 
         fake = self._seen(drawn)
-        own, across = torch.cdist(fake, fake), torch.cdist(self.rows, fake)
+        # As many as there are real ones: neighbours are nearer among more.
+        some = fake[: len(self.rows)]
+        own, across = torch.cdist(some, some), torch.cdist(self.rows, some)
         pairs = float(own.mean())
         own.fill_diagonal_(torch.inf)
         nearest = own.min(1).values

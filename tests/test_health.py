@@ -11,8 +11,10 @@ import torch
 import pofx
 from pofx import data, discovery, features, figures, health, vitals
 from pofx.core import Noise
+from pofx.data.dataset import Split
 from pofx.figures.health import judged
 from pofx.models.adversarial.gan import GAN
+from pofx.progress import Display
 from pofx.settings import Settings
 from pofx.trainer import Trainer
 from pofx.vitals import SIGNALS, Fixed
@@ -90,6 +92,29 @@ def test_a_sharp_discriminator_of_good_samples_has_not_won():
 def test_modes_that_are_drawn_too_narrow_are_not_lost():
     assert health.diagnose(looks(20, duplicates=0.4, coverage=0.6)) == {}
     assert list(health.diagnose(looks(20, duplicates=0.4, coverage=0.2))) == [health.COLLAPSES]
+
+
+def test_a_game_that_stands_far_away_has_lost_its_modes():
+    far = {"coverage": 0.36, "distance": 0.95, "diversity": 0.55}
+    assert list(health.diagnose([{**record, **far} for record in looks(20)])) == [health.COLLAPSES]
+    assert health.diagnose([{**record, **far, "distance": 0.1} for record in looks(20)]) == {}
+    falling = [{**record, "coverage": 0.36, "distance": 3 * 0.8**i} for i, record in enumerate(looks(20))]
+    assert health.diagnose(falling) == {}
+
+
+def test_samples_that_run_away_diverge():
+    away = [{**record, "distance": 2.1, "diversity": 1.6} for record in looks(20)]
+    found = health.diagnose(away)
+    assert list(found) == [health.DIVERGES]
+    assert "2.1 of the data's variance" in found[health.DIVERGES]
+    assert health.DIVERGES in health.diagnose(looks(20, distance=60.0, diversity=0.1))
+    # Whatever else is wrong may be why.
+    assert set(health.diagnose([{**record, **SICK[health.DEAD]} for record in away])) == {health.DIVERGES, health.DEAD}
+    # All samples one example: about twice the data's variance away, and no divergence.
+    assert list(health.diagnose(looks(20, distance=2.0, diversity=0.0, coverage=0.01, duplicates=1.0))) == [
+        health.COLLAPSES,
+        health.OSCILLATES,
+    ]
 
 
 def test_missing_signals_name_nothing():
@@ -175,6 +200,15 @@ def test_signals_tell_samples_that_are_data_from_those_that_are_not():
     assert (far["told"], far["neighbours"], far["coverage"]) == (1.0, 1.0, 0.0)
 
 
+def test_samples_of_few_data_are_compared_with_as_many():
+    ring = data.load("ring")
+    few = dataclasses.replace(ring.spec, size=40)
+    split = ring.train.batch(ring.train.positions(shuffle=1)[:40])
+    dataset = dataclasses.replace(ring, train=Split(split.x), spec=few)
+    found = signals_of(ring.test.batch(torch.arange(vitals.WATCHED)).x, dataset)
+    assert 0.3 < found["neighbours"] < 0.7
+
+
 def test_samples_that_are_not_finite_are_a_divergence():
     found = signals_of(torch.full((vitals.WATCHED, 2), math.nan))
     assert math.isnan(found["coverage"])
@@ -210,8 +244,8 @@ def test_a_game_is_judged_once_between_two_moves(tmp_path, monkeypatch):
     asked, game = [], vitals.Vitals.game
     monkeypatch.setattr(vitals.Vitals, "game", lambda self: asked.append(float(self.model.progress)) or game(self))
     pofx.train("gan", "ring", run=tmp_path / "run", steps=20, batch_size=16, checkpoint_every=2, quiet=True, report=False)
-    # The last one is looked at as well.
-    assert len(asked) == len(set(asked)) + 1
+    # Before each of twenty checkpoints and in the look at the end, which the last checkpoint goes by.
+    assert len(asked) == len(set(asked)) == 20
 
 
 def test_others_are_not_watched():
@@ -306,3 +340,15 @@ def test_quick_features_keep_the_distances_of_the_slow_ones(source):
     near, far = (torch.pdist(torch.from_numpy(by(x))) for by in (features.quick(dataset, examples=features.FITTED), slow))
     assert torch.corrcoef(torch.stack((near, far)))[0, 1] > 0.995
     assert float((near / far).median()) == pytest.approx(1.0, abs=0.02)
+
+
+def test_what_matters_most_stands_where_a_terminal_has_room(capsys):
+    display = Display(quiet=False)
+    with display:
+        display.flag("mode collapse")
+        display.note(validation=3.25)
+        display.update(1.0, {"a/real": 1.0, "a/total": 1.5, "b/total": 2.5}, 10.0, 1000)
+    shown = capsys.readouterr().err
+    names = ["! mode collapse", "validation 3.25", "a/total 1.5", "b/total 2.5", "a/real 1"]
+    assert [shown.index(name) for name in names] == sorted(shown.index(name) for name in names)
+    assert shown.count("a/total") == 1
