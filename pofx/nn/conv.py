@@ -5,6 +5,8 @@ the end of an encoder is flattened as (height, width, channels), which is then n
 than one example of a batch, so that a discriminator's penalty on one example says nothing about its neighbours.
 """
 
+import itertools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -50,7 +52,7 @@ class _Upsample(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + f(x), f two 3x3 convolutions with a non-linearity between them; it starts as the identity.
+    """x + f(x) / 10, f two 3x3 convolutions with a non-linearity between them; it starts as the identity.
 
     Arguments:
         channels: of x and of f(x).
@@ -59,7 +61,12 @@ class ResidualBlock(nn.Module):
     References:
         Deep Residual Learning for Image Recognition (He et al., 2016), https://arxiv.org/abs/1512.03385
         Fixup Initialization: Residual Learning Without Normalization (Zhang et al., 2019), https://arxiv.org/abs/1901.09321
+        Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning (Szegedy et al., 2016),
+        https://arxiv.org/abs/1602.07261
     """
+
+    SHARE = 0.1
+    """What is added of f(x): steps of Adam that suit other layers let whole branches grow from zero at once, and a game diverges."""
 
     def __init__(self, channels: int, activation: Activation) -> None:
         super().__init__()
@@ -72,7 +79,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         """x and what the branch adds to it."""
-        return x + self.layers(x)
+        return x + self.SHARE * self.layers(x)
 
 
 class ConvEncoder(Network):
@@ -88,6 +95,8 @@ class ConvEncoder(Network):
         blocks: residual blocks after each halving.
         attention: whether the features of the last halving but one (of the only one) attend to each other.
         minibatch_std: group of the minibatch standard deviation that is joined to what the last halving sees; 0 for none.
+        dense: units of a layer between the features and the linear one; 0 for none. Without it the output is a sum over places of what
+            is seen in each, and says nothing of how they fit together.
 
     References:
         Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks (Radford et al.,
@@ -106,6 +115,7 @@ class ConvEncoder(Network):
         blocks: int = 0,
         attention: bool = False,
         minibatch_std: int = 0,
+        dense: int = 0,
     ) -> None:
         super().__init__()
         width, *size = shape
@@ -122,13 +132,15 @@ class ConvEncoder(Network):
                 self.features.append(ImageAttention(wider))
             width = wider
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(width * sizes[-1][0] * sizes[-1][1] + context, out_features)
+        flat = width * sizes[-1][0] * sizes[-1][1]
+        self.dense = nn.Sequential(nn.Linear(flat, dense), nonlinearity(activation)) if dense else nn.Identity()
+        self.head = nn.Linear((dense or flat) + context, out_features)
 
     def compute(
         self, x: Float[Tensor, "batch channels height width"], context: Float[Tensor, "batch context"] | None = None
     ) -> Float[Tensor, "batch out_features"]:
         """(batch, channels, height, width), and (batch, context) where there is one, to (batch, out_features)."""
-        features = self.dropout(self.features(x).permute(0, 2, 3, 1).flatten(1))
+        features = self.dense(self.dropout(self.features(x).permute(0, 2, 3, 1).flatten(1)))
         # Under autocast the features are bfloat16, and so must be what joins them.
         return self.head(features if context is None else torch.cat((features, context.to(features.dtype)), 1))
 
@@ -145,6 +157,7 @@ class ConvDecoder(Network):
         activation: non-linearity between the layers.
         blocks: residual blocks at each size but the full one.
         attention: whether the features after the first doubling (before the only one) attend to each other.
+        dense: units of a layer before all others; 0 for none. Without it what stands in one place is chosen apart from all others.
 
     References:
         Deconvolution and Checkerboard Artifacts (Odena et al., 2016), https://distill.pub/2016/deconv-checkerboard
@@ -159,13 +172,16 @@ class ConvDecoder(Network):
         activation: Activation = "silu",
         blocks: int = 0,
         attention: bool = False,
+        dense: int = 0,
     ) -> None:
         super().__init__()
         out_channels, *size = shape
         sizes = pyramid(*size)[::-1]
         per_stage = widths(len(sizes) - 1, channels)[::-1]
         self.code = (*sizes[0], per_stage[0])
-        self.stem = nn.Sequential(nn.Linear(in_features, self.code[0] * self.code[1] * self.code[2]), nonlinearity(activation))
+        self.stem = nn.Sequential()
+        for inputs, outputs in itertools.pairwise((in_features, *([dense] if dense else []), math.prod(self.code))):
+            self.stem.extend((nn.Linear(inputs, outputs), nonlinearity(activation)))
         self.layers = nn.Sequential()
         for number, (finer, width, narrower) in enumerate(zip(sizes[1:], per_stage, (*per_stage[1:], channels), strict=True)):
             self.layers.extend(ResidualBlock(width, activation) for _ in range(blocks))

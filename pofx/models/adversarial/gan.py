@@ -83,6 +83,9 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
         channels: core.Positive = 32
         """Channels of the generator at the full size of an image (conv, residual), doubling with each halving; the
         discriminator has twice as many."""
+        dense_units: core.Natural = 256
+        """Units of the dense layer after the discriminator's convolutions and before the generator's (conv, residual), which sees how the
+        places of an image fit together; 0: none."""
         attention: bool = False
         """Whether both networks attend over whole images (conv, residual), where they have half of the code's fineness."""
         minibatch_std: Annotated[int, core.Range(0)] = 0
@@ -156,13 +159,10 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
             self.generator = MLP(width, spec.shape, config.hidden[::-1], activation=config.generator_activation)
             self.discriminator = MLP(shape, outputs, config.hidden, activation="leaky_relu", minibatch_std=group)
         else:
-            blocks, attention, channels = int(config.architecture == "residual"), config.attention, config.channels
-            self.generator = ConvDecoder(
-                width, spec.shape, channels=channels, activation=config.generator_activation, blocks=blocks, attention=attention
-            )
-            self.discriminator = ConvEncoder(
-                shape, outputs, channels=2 * channels, activation="leaky_relu", blocks=blocks, attention=attention, minibatch_std=group
-            )
+            channels, activation = config.channels, config.generator_activation
+            both = {"blocks": int(config.architecture == "residual"), "attention": config.attention, "dense": config.dense_units}
+            self.generator = ConvDecoder(width, spec.shape, channels=channels, activation=activation, **both)
+            self.discriminator = ConvEncoder(shape, outputs, channels=2 * channels, activation="leaky_relu", minibatch_std=group, **both)
         if config.spectral_norm:
             normalise_spectrally(self.discriminator)
 

@@ -71,6 +71,8 @@ class InfoGAN(Model, Samples, Encodes, Decodes, Judges):
         channels: core.Positive = 32
         """Channels of the generator at the full size of an image (conv), doubling with each halving; the discriminator
         has twice as many."""
+        dense_units: core.Natural = 256
+        """Units of the dense layer after the discriminator's convolutions and before the generator's (conv); 0: none."""
         reader: tuple[core.Positive, ...] = (128,)
         """Widths of the hidden layers of the head that reads the codes from the discriminator's features."""
         information: core.PositiveFloat = 1.0
@@ -102,8 +104,10 @@ class InfoGAN(Model, Samples, Encodes, Decodes, Judges):
         if config.architecture == "dense":
             self.generator = MLP(width, spec.shape, config.hidden[::-1], activation="leaky_relu")
         else:
-            self.generator = ConvDecoder(width, spec.shape, channels=config.channels, activation="leaky_relu")
-        self.features, length = trunk(spec.shape, config.architecture, hidden=config.hidden, channels=2 * config.channels)
+            self.generator = ConvDecoder(width, spec.shape, channels=config.channels, activation="leaky_relu", dense=config.dense_units)
+        self.features, length = trunk(
+            spec.shape, config.architecture, hidden=config.hidden, channels=2 * config.channels, units=config.dense_units
+        )
         self.head = MLP(length, 1)
         self.reader = MLP(length, self.codes.outputs, config.reader, activation="leaky_relu")
 

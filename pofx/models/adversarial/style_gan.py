@@ -68,6 +68,8 @@ class StyleGAN(Model, Samples, Decodes, Judges):
         """Weight of the R1 penalty, 1/2 E ||grad_x D(x)||^2."""
         minibatch_std: Annotated[int, core.Range(0)] = 4
         """Examples in a group whose standard deviation the discriminator sees; 0: it judges each example alone."""
+        dense_units: core.Natural = 256
+        """Units of the dense layer after the discriminator's convolutions; 0: none."""
         optimizer: Optimizer = dataclasses.field(default_factory=lambda: Optimizer(lr=2e-3, betas=(0.0, 0.99)))
         """How the generator's weights move."""
         discriminator_optimizer: Optimizer = dataclasses.field(default_factory=lambda: Optimizer(lr=2e-3, betas=(0.0, 0.99)))
@@ -81,7 +83,13 @@ class StyleGAN(Model, Samples, Decodes, Judges):
         self.mapping = Mapping(latent, latent, config.depth)
         self.generator = StyleGenerator(latent, spec.shape, channels=config.channels)
         self.discriminator = ConvEncoder(
-            spec.shape, 1, channels=2 * config.channels, activation="leaky_relu", blocks=1, minibatch_std=config.minibatch_std
+            spec.shape,
+            1,
+            channels=2 * config.channels,
+            activation="leaky_relu",
+            blocks=1,
+            minibatch_std=config.minibatch_std,
+            dense=config.dense_units,
         )
         self.length = RunningMean(kept=False)
         self.register_buffer("centre", torch.zeros(latent))
