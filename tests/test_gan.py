@@ -209,6 +209,20 @@ def test_images_of_any_size(architecture, shape):
     assert model.eval().sample(2, noise=Noise(0, 2)).shape == (2, *shape)
 
 
+@pytest.mark.parametrize("units", [0, 16])
+def test_a_dense_layer_sees_how_the_places_of_an_image_fit_together(units):
+    model = build(DataSpec("images", (1, 28, 28), size=100, bits=8), architecture="conv", dense_units=units).double().eval()
+    x, left, right = torch.rand(3, 4, 1, 28, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    left[..., 8:], right[..., :20] = 0, 0
+    with torch.no_grad():
+        # What both changes do together beside the sum of what each does.
+        together = model.judge(x + left + right) - model.judge(x + left) - model.judge(x + right) + model.judge(x)
+        alone = model.judge(x + left) - model.judge(x)
+    assert alone.abs().min() > 1e-4
+    assert bool((together.abs() > 1e-3 * alone.abs()).all()) == (units > 0)
+    assert units > 0 or together.abs().max() < 1e-12
+
+
 def singular(network):
     return [torch.linalg.matrix_norm(m.weight.flatten(1), 2).item() for m in network.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
 
