@@ -61,8 +61,10 @@ class MinibatchStd(nn.Module):
         if self.training:
             size = next(size for size in range(min(self.group, len(x)), 0, -1) if len(x) % size == 0)
             # Example i is in group i mod (batch / size).
-            variance = x.float().unflatten(0, (size, -1)).var(0, correction=0)
-            spread = (variance + 1e-8).sqrt().flatten(1).mean(1).repeat(size)
+            # Channels last, as they lie in memory, and spelt out: with a penalty this is half the time that `var` takes.
+            groups = x.movedim(1, -1).flatten(1).float().unflatten(0, (size, -1))
+            variance = (groups - groups.mean(0)).square().mean(0)
+            spread = (variance + 1e-8).sqrt().mean(1).repeat(size)
             self.usual(spread)
         else:
             spread = self.usual.value.expand(len(x))
