@@ -13,6 +13,7 @@ from pofx.core import Batch, Classes, DataSpec, Noise, UsageError
 from pofx.models.adversarial.gan import GAN
 from pofx.nn.adversarial import Rules, discriminator_loss, generator_loss
 from pofx.nn.minibatch import MinibatchStd
+from pofx.nn.relaxation import RAIL, squashed
 
 IMAGES = DataSpec("images", (1, 8, 8), size=1000, bits=8)
 PLANE = DataSpec("vectors", (2,), size=1000)
@@ -221,6 +222,21 @@ def test_a_dense_layer_sees_how_the_places_of_an_image_fit_together(units):
     assert alone.abs().min() > 1e-4
     assert bool((together.abs() > 1e-3 * alone.abs()).all()) == (units > 0)
     assert units > 0 or together.abs().max() < 1e-12
+
+
+def test_pixels_that_are_black_or_white_can_come_back():
+    logits = torch.tensor([-300.0, -8.0, -6.0, 0.0, 6.0, 8.0, 300.0], dtype=torch.float64, requires_grad=True)
+    x = squashed(logits)
+    assert torch.allclose(x, logits.sigmoid(), atol=1e-3)
+    assert torch.equal((255 * x).round(), (255 * logits.sigmoid()).round())
+    for direction in (-1.0, 1.0):
+        (gradient,) = torch.autograd.grad(direction * x.sum(), logits, retain_graph=True)
+        # A step goes against the gradient: blocked where it leads out.
+        led_out = -direction * logits.detach() > RAIL
+        assert torch.equal(gradient == 0, led_out)
+    inside = torch.linspace(-6, 6, 7, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(squashed, inside)
+    assert torch.autograd.gradgradcheck(squashed, inside)
 
 
 def singular(network):

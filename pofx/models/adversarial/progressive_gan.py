@@ -40,6 +40,7 @@ from pofx.nn.adversarial import Rules, discriminator_loss, generator_loss, image
 from pofx.nn.augmentation import Augmentation, Augmented
 from pofx.nn.growing import GrowingDiscriminator, GrowingGenerator, enlarge, halve, sizes
 from pofx.nn.priors import StandardNormal
+from pofx.nn.relaxation import squashed
 
 
 class ProgressiveGAN(Model, Samples, Decodes, Judges):
@@ -153,7 +154,7 @@ class ProgressiveGAN(Model, Samples, Decodes, Judges):
 
     def _images(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch channels new_height new_width"]:
         """Images in [0, 1] at the size of this stage, as far as it is faded in."""
-        return self.generator(z, *self.stage).sigmoid()
+        return squashed(self.generator(z, *self.stage))
 
     def _whole(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels new_height new_width"]:
         """Images of a stage at the full size, through all sizes between, so that halving them leads back."""

@@ -26,6 +26,7 @@ from pofx.nn.augmentation import Augmentation, Augmented
 from pofx.nn.conv import ConvEncoder
 from pofx.nn.minibatch import RunningMean
 from pofx.nn.priors import StandardNormal
+from pofx.nn.relaxation import squashed
 from pofx.nn.style import Mapping, StyleGenerator
 
 MEASURED = 4
@@ -161,7 +162,7 @@ class StyleGAN(Model, Samples, Decodes, Judges):
         """Images in [0, 1]; their noise by the global generator if none is given."""
         if noise is None:
             noise = torch.randn(len(w), self.generator.numbers, device=w.device)
-        return self.generator(w, noise).sigmoid()
+        return squashed(self.generator(w, noise))
 
     def _logit(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, " batch"]:
         return self.discriminator(2 * x - 1)[:, 0]
