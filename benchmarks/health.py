@@ -82,7 +82,11 @@ KINDS = {
     "few examples": _broken(lambda c: {"gamma": 0.01}, OVERFITS, COPIES, WINS, COLLAPSES, few=True),
     "fast generator": _broken(lambda c: {"generator_steps": 5, **_optimizers(c, 20, 0.05)}, COLLAPSES, DEAD, OSCILLATES, DIVERGES),
     "minimax, discriminator far ahead": _broken(
-        lambda c: {"loss": "minimax", "gamma": 0.0, "discriminator_steps": 10, **_optimizers(c, 0.2, 1)}, WINS, COLLAPSES, DIVERGES
+        lambda c: {"loss": "minimax", "gamma": 0.0, "discriminator_steps": 10, **_optimizers(c, 0.2, 1)},
+        WINS,
+        COLLAPSES,
+        DIVERGES,
+        OSCILLATES,
     ),
     "crushing penalty": _broken(lambda c: {"gamma": 1e5}, DEAD, COLLAPSES, DIVERGES),
 }
