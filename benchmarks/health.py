@@ -34,9 +34,12 @@ from pofx.vitals import SIGNALS
 HERE = pathlib.Path(__file__).parent
 RESULTS, RUNS = HERE / "results" / "health.json", HERE.parent / "runs" / "health"
 #: Data of each part, and the first of its seeds. No data set and no seed is in both.
-DATA = {"tuning": ("ring", "digits", "fashion_mnist"), "scoring": ("grid", "checkerboard", "moons", "blobs", "sprites", "strokes")}
-IMAGES = frozenset({"digits", "fashion_mnist", "sprites", "strokes"})
-FIRST = {"tuning": 0, "scoring": 1000}
+DATA = {
+    "tuning": ("ring", "digits", "fashion_mnist", "grid", "checkerboard", "moons", "blobs", "sprites", "strokes"),
+    "scoring": ("circles", "spiral", "roll", "clusters", "discs", "checks"),
+}
+IMAGES = frozenset({"digits", "fashion_mnist", "sprites", "strokes", "discs", "checks"})
+FIRST = {"tuning": 0, "scoring": 2000}
 #: Rounds that take some ten to thirty seconds of one core.
 ROUNDS = {"images": 600, "vectors": 1500}
 #: So few training images that they can be learned by heart.
@@ -136,7 +139,61 @@ def _strokes(random: np.random.Generator) -> np.ndarray:
     return (255 * shade).astype(np.uint8)
 
 
-DRAWN = {"moons": _moons, "blobs": _blobs, "strokes": _strokes}
+def _circles(random: np.random.Generator) -> np.ndarray:
+    """Two circles, one in the other."""
+    from sklearn.datasets import make_circles
+
+    return (2 * make_circles(20_000, noise=0.03, factor=0.4, random_state=0)[0]).astype(np.float32)
+
+
+def _spiral(random: np.random.Generator) -> np.ndarray:
+    """Two arms that wind around each other."""
+    turn = 3 * np.pi * np.sqrt(random.random(20_000))
+    arm = np.where(random.random(20_000) < 0.5, 1.0, -1.0)
+    x = np.stack((arm * turn * np.cos(turn), arm * turn * np.sin(turn)), 1) / 4
+    return (x + 0.06 * random.standard_normal(x.shape)).astype(np.float32)
+
+
+def _roll(random: np.random.Generator) -> np.ndarray:
+    """A rolled-up sheet in three dimensions."""
+    from sklearn.datasets import make_swiss_roll
+
+    return (make_swiss_roll(20_000, noise=0.3, random_state=0)[0] / 6).astype(np.float32)
+
+
+def _clusters(random: np.random.Generator) -> np.ndarray:
+    """Seven Gaussians in six dimensions, of unequal shares and widths."""
+    centres, width = 2 * random.standard_normal((7, 6)), random.uniform(0.15, 0.6, 7)
+    which = random.choice(7, 20_000, p=np.arange(1, 8) / 28)
+    return (centres[which] + width[which, None] * random.standard_normal((20_000, 6))).astype(np.float32)
+
+
+def _discs(random: np.random.Generator) -> np.ndarray:
+    """Grey images of 20 x 20: one soft disc or two, of random place, size and shade."""
+    y, x = np.mgrid[:20, :20]
+    n, image = 6000, np.zeros((6000, 20, 20))
+    for shown in (np.ones((n, 1, 1)), random.random((n, 1, 1)) < 0.5):
+        cx, cy = random.uniform(5, 15, (2, n, 1, 1))
+        radius, shade = random.uniform(2, 5, (n, 1, 1)), random.uniform(0.4, 1, (n, 1, 1))
+        disc = shade / (1 + np.exp(2 * (np.hypot(x - cx, y - cy) - radius)))
+        image = np.maximum(image, shown * disc)
+    return (255 * image).astype(np.uint8)
+
+
+def _checks(random: np.random.Generator) -> np.ndarray:
+    """Colour images of 16 x 16: a chequered cloth of two random colours, period and offset."""
+    y, x = np.mgrid[:16, :16]
+    n = 6000
+    period, (dx, dy) = random.integers(4, 9, (n, 1, 1)), random.integers(0, 8, (2, n, 1, 1))
+    which = ((x + dx) // period + (y + dy) // period) % 2
+    colours = random.uniform(0, 255, (2, n, 1, 1, 3))
+    return np.where(which[..., None] == 1, colours[0], colours[1]).astype(np.uint8)
+
+
+DRAWN = {
+    "moons": _moons, "blobs": _blobs, "strokes": _strokes, "circles": _circles, "spiral": _spiral, "roll": _roll, "clusters": _clusters,
+    "discs": _discs, "checks": _checks,
+}  # fmt: skip
 
 
 def deaf(cls: Any) -> Any:

@@ -25,12 +25,13 @@ what it was a few looks ago, and when the game was half as old, or above this on
 neighbours in plain features tell them from real ones so well: a sharp discriminator of good samples is no failure."""
 VANISHED = 1e-3
 """Share of its usual norm below which a generator's gradient has vanished."""
-KNOWN, GAP, SURE = 0.62, 0.5, 3.0
+KNOWN, GAP, SURE, PLAIN = 0.62, 0.5, 3.0, 0.85
 """P(D(train) > D(held-out)) from which on a discriminator knows its examples by heart, if it also is so many standard errors above
-1/2, and the gap between the logits of both is this share of that between held-out and generated examples."""
-BLIND, APART = 0.6, 0.95
-"""Accuracy of a blind discriminator at pairs, in the mean of a few looks since it may swing, while
-nearest neighbours in plain features tell real from generated so well."""
+1/2, and the gap between the logits of both is this share of that between held-out and generated examples; from the last one on a look less
+is enough."""
+BLIND, APART, MUTE = 0.6, 0.95, 0.01
+"""Accuracy of a blind discriminator at pairs, in the mean of a few looks since it may swing, while nearest neighbours in plain features
+tell real from generated so well; a gap between logits that says nothing, while they tell as much as `FOREIGN`."""
 LIMIT, TIMES = 200.0, 50.0
 """A gap between logits that no probability needs, whose common height means nothing in games of differences; and how many times their
 usual spread, or the usual norm of gradients, is an explosion."""
@@ -122,7 +123,7 @@ def _overfits(records: Sequence[Record]) -> str | None:
         known = r["seen"] >= KNOWN and r["seen"] - SURE * r["seen_error"] > 0.5
         return known and r["real_logit"] - r["held_logit"] > GAP * (r["held_logit"] - r["fake_logit"])
 
-    if not _always(records, holds):
+    if not _always(records, holds) and not _always(records, lambda r: holds(r) and r["seen"] >= PLAIN, LOOKS - 1):
         return None
     now = records[-1]
     return (
@@ -133,9 +134,16 @@ def _overfits(records: Sequence[Record]) -> str | None:
 
 def _dead(records: Sequence[Record]) -> str | None:
     last = _last(records)
-    if not last or (told := mean(r["told"] for r in last)) > BLIND or not _always(records, lambda r: r["neighbours"] >= APART):
+    if not last:
         return None
-    now = records[-1]
+    now, told = last[-1], mean(r["told"] for r in last)
+    if _always(records, lambda r: abs(r["real_logit"] - r["fake_logit"]) < MUTE and r["neighbours"] >= FOREIGN):
+        return (
+            f"the discriminator's logits of real and of generated examples are {abs(now['real_logit'] - now['fake_logit']):.1g} apart, "
+            f"while nearest neighbours tell {now['neighbours']:.0%} of them, so that the generator learns from next to nothing"
+        )
+    if told > BLIND or not _always(records, lambda r: r["neighbours"] >= APART):
+        return None
     return (
         f"the discriminator tells only {told:.0%} of pairs of a real and a generated example apart (over {LOOKS} looks; spread of logits "
         f"{now['spread']:.2g}), while their nearest neighbours tell {now['neighbours']:.0%}, so that the generator learns from nothing"

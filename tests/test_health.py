@@ -89,6 +89,21 @@ def test_a_sharp_discriminator_of_good_samples_has_not_won():
     assert health.diagnose(looks(20, told=0.99, distance=0.1, neighbours=0.8)) == {}
 
 
+def test_logits_that_say_nothing_are_a_dead_discriminator():
+    mute = {"real_logit": 0.001, "fake_logit": 0.002, "held_logit": 0.001, "neighbours": 0.95}
+    assert list(health.diagnose(looks(20, **mute))) == [health.DEAD]
+    assert health.diagnose(looks(20, **mute | {"fake_logit": -0.05})) == {}
+    assert health.diagnose(looks(20, **mute | {"neighbours": 0.7})) == {}
+
+
+def test_what_is_plainly_learned_by_heart_takes_two_looks():
+    for seen, named in ((0.95, [health.OVERFITS]), (0.7, [])):
+        records = looks(20)
+        for record in records[-2:]:
+            record |= SICK[health.OVERFITS] | {"seen": seen}
+        assert list(health.diagnose(records)) == named
+
+
 def test_modes_that_are_drawn_too_narrow_are_not_lost():
     assert health.diagnose(looks(20, duplicates=0.4, coverage=0.6)) == {}
     assert list(health.diagnose(looks(20, duplicates=0.4, coverage=0.2))) == [health.COLLAPSES]
