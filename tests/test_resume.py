@@ -40,11 +40,13 @@ def late(name, folder):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_killed_and_resumed_equals_straight(name, tmp_path):
-    expected = {accumulate: straight(name, tmp_path, accumulate=accumulate) for accumulate in (1, 2)}
     names = players(name, tmp_path)
-    # In the last player's late move; in the middle of writing a checkpoint; between the halves of an accumulated batch.
-    points = [("save:12", 1)]
-    points += [(f"loss:{names[-1]}:{late(name, tmp_path)}", 1), (f"loss:{names[0]}:12", 2)] if names else [("fit:8", 1)]
+    # In the middle of writing a checkpoint; in the last player's late move; between the halves of an accumulated batch, which the soak
+    # does to every model.
+    points = [("save:12", 1), (f"loss:{names[-1]}:{late(name, tmp_path)}" if names else "fit:8", 1)]
+    if name in ("gan", "vae"):
+        points.append((f"loss:{names[0]}:12", 2))
+    expected = {accumulate: straight(name, tmp_path, accumulate=accumulate) for accumulate in {accumulate for _, accumulate in points}}
     clocks = []
     for number, (point, accumulate) in enumerate(points):
         run = tmp_path / f"killed-{number}"
