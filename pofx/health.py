@@ -72,7 +72,7 @@ def diagnose(records: Sequence[Record], rollbacks: Sequence[str] = ()) -> dict[s
         records: the signals of each look. rollbacks: what was seen each time that training went back.
     """
     found = {name: seen for name, detect in _DETECTORS.items() if (seen := detect(records)) is not None}
-    if records and divergence(records[:-1], records[-1]):
+    if explosion(records):
         # What else is seen in a game that explodes follows from it.
         found = {DIVERGES: found[DIVERGES]}
     elif rollbacks:
@@ -169,13 +169,16 @@ def divergence(records: Sequence[Record], now: Record) -> str | None:
     return None
 
 
+def explosion(records: Sequence[Record]) -> str | None:
+    """What the last look showed of a divergence against those before it."""
+    return divergence(records[:-1], records[-1]) if records else None
+
+
 def _diverges(records: Sequence[Record]) -> str | None:
-    if not records:
-        return None
-    now = records[-1]
-    if seen := divergence(records[:-1], now):
+    if seen := explosion(records):
         return seen
     if _always(records, lambda r: (r["distance"] > MEAN and r["diversity"] > WIDE) or r["distance"] > AWAY):
+        now = records[-1]
         return (
             f"samples have run away from the data: their Fréchet distance is {now['distance']:,.3g} of the data's variance, that of a "
             f"single point at the mean is 1, and they differ from each other {now['diversity']:,.3g} times as much as real examples do"

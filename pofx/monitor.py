@@ -93,8 +93,7 @@ class Monitor:
 
     def _looked(self) -> str | None:
         """What the last look showed of a divergence."""
-        history = self.trainer.vitals.history() if self.trainer.vitals is not None else []
-        return health.divergence(history[:-1], history[-1]) if history else None
+        return None if self.trainer.vitals is None else health.explosion(self.trainer.vitals.history())
 
     def check(self) -> None:
         """Raises `Diverged` where the game diverged at the last look and there is a checkpoint from before it to go back to, one that

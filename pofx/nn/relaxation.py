@@ -36,7 +36,7 @@ class _Rails(torch.autograd.Function):
 
 def squashed(output: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
     """Pixels in [0, 1] of logits, differentiable twice, from which a generator can always come back."""
-    return _Rails.apply(output).sigmoid()  # type: ignore[no-untyped-call]
+    return _Rails.apply(output).sigmoid()
 
 
 def relaxed(spec: DataSpec, output: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
