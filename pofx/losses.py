@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from pofx.convolution import twice_differentiable
+
 LEVELS = 256
 """Grey levels of an 8-bit image; level k is the pixel value k / 255."""
 
@@ -263,7 +265,7 @@ def squared_slopes(discriminator: Callable[[Tensor], Float[Tensor, " batch"]], x
     `discriminator` gives one logit an example; where it mixes examples (a minibatch statistic), a slope is that of the sum of
     their logits. The result can be differentiated with respect to the discriminator's parameters; `x` is left as it is.
     """
-    with torch.enable_grad():
+    with torch.enable_grad(), twice_differentiable():
         x = x.detach().requires_grad_(True)
         (gradient,) = torch.autograd.grad(discriminator(x).sum(), x, create_graph=True)
     return gradient.flatten(1).square().sum(1)

@@ -22,10 +22,11 @@ FAMILIES = {path.name for path in (PACKAGE / "models").iterdir() if path.is_dir(
 # What each part may import of pofx; parts that are not listed may import anything that is not the command line.
 ALLOWED = {
     "core": set(),
-    "losses": {"core"},
+    "convolution": set(),
+    "losses": {"convolution", "core"},
     "nn": {"core", "losses", "nn"},
     # A mixture finds its parts by their names.
-    "models": {"core", "discovery", "losses", "nn", "models"},
+    "models": {"convolution", "core", "discovery", "losses", "nn", "models"},
     "data": {"core", "data"},
     "optim": {"core"},
     "distributed": set(),

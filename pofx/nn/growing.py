@@ -7,11 +7,13 @@ to come take no part in the computation, so that they have no gradients.
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd import Function
 
 from pofx.core import Network
 from pofx.nn.conv import pyramid, widths
@@ -30,7 +32,22 @@ def sizes(shape: Sequence[int]) -> tuple[tuple[int, int], ...]:
 
 def halve(x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels new_height new_width"]:
     """Means of blocks of 2 x 2 pixels, at an odd edge of what there is."""
-    return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+    return _Halving.apply(x)
+
+
+class _Halving(Function):
+    """Pooling whose gradients are an enlargement: PyTorch's own are slow, and have second derivatives of zeros that are added up."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.size = x.shape[2:]
+        return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (gradient,) = gradients
+        rows, columns = ((side - 2 * torch.arange(-(-side // 2), device=gradient.device)).clamp(max=2) for side in ctx.size)
+        return enlarge(gradient / (rows[:, None] * columns), ctx.size)
 
 
 def enlarge(x: Float[Tensor, "batch channels height width"], size: tuple[int, int]) -> Float[Tensor, "batch channels new_height new_width"]:
@@ -45,7 +62,7 @@ def pixel_norm(x: Float[Tensor, "batch features ..."]) -> Float[Tensor, "batch f
         Progressive Growing of GANs for Improved Quality, Stability, and Variation (Karras et al., 2018), section 4.2,
         https://arxiv.org/abs/1710.10196
     """
-    return x * (x.float().square().mean(1, keepdim=True) + 1e-8).rsqrt().to(x.dtype)
+    return F.rms_norm(x.movedim(1, -1), x.shape[1:2], eps=1e-8).movedim(-1, 1)
 
 
 class EqualLinear(nn.Linear):
@@ -148,6 +165,8 @@ class GrowingDiscriminator(Network):
 
     def compute(self, x: Float[Tensor, "batch channels height width"], stage: int, alpha: float) -> Float[Tensor, "batch 1"]:
         """D(x) of images of a stage, whose newest layers count by alpha."""
+        # The strides of one channel do not tell its order in memory, and what is computed of it would lie in the slow one.
+        x = x[:, 0].unsqueeze(-1).movedim(-1, 1) if x.shape[1] == 1 else x
         h = _active(self.from_image[stage](x))
         for i in range(stage, -1, -1):
             if i == 0:

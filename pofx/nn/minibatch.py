@@ -69,4 +69,5 @@ class MinibatchStd(nn.Module):
         else:
             spread = self.usual.value.expand(len(x))
         column = spread.to(x.dtype).view(-1, 1, *[1] * (x.ndim - 2)).expand(-1, 1, *x.shape[2:])
-        return torch.cat((x, column), 1)
+        # Joined in the order in which features lie in memory, so that they lie in it afterwards.
+        return torch.cat((x.movedim(1, -1), column.movedim(1, -1)), -1).movedim(-1, 1)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.distributions import Independent
 
 from pofx import core, losses
+from pofx.convolution import twice_differentiable
 from pofx.core import Batch, Budget, DataSpec, Decodes, Judges, Loss, Model, Noise, Optimizer, Player, Recipe, Samples
 from pofx.nn import labels
 from pofx.nn.adversarial import Rules, discriminator_loss, generator_loss, image_recipe, resting
@@ -139,7 +140,7 @@ class StyleGAN(Model, Samples, Decodes, Judges):
 
     def _path_length(self, w: Float[Tensor, "batch layers style"]) -> Float[Tensor, ""]:
         """E (||J_w^T y|| - a)^2 over a^2, J the Jacobian of the image by all styles."""
-        with torch.enable_grad():  # also for whoever asks for the loss alone
+        with torch.enable_grad(), twice_differentiable():  # also for whoever asks for the loss alone
             w = w if w.requires_grad else w.detach().requires_grad_()
             image = self._images(w)
             y = torch.randn_like(image) / math.sqrt(image[0, 0].numel())
