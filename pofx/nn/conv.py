@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pofx.core import Network
 from pofx.nn.attention import ImageAttention
+from pofx.nn.dropout import Dropout
 from pofx.nn.minibatch import MinibatchStd
 from pofx.nn.mlp import Activation, nonlinearity
 
@@ -131,7 +132,7 @@ class ConvEncoder(Network):
             if attention and number == max(1, halvings - 1):
                 self.features.append(ImageAttention(wider))
             width = wider
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         flat = width * sizes[-1][0] * sizes[-1][1]
         self.dense = nn.Sequential(nn.Linear(flat, dense), nonlinearity(activation)) if dense else nn.Identity()
         self.head = nn.Linear((dense or flat) + context, out_features)
@@ -227,7 +228,7 @@ class PoolingEncoder(Network):
         )
         if last:
             self.layers.append(nonlinearity(activation))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def compute(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch code"]:
         """(batch, channels, height, width) to (batch, code channels x code height x code width)."""

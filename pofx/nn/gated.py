@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pofx.core import Network
 from pofx.nn.conditioning import Embedding
+from pofx.nn.dropout import Dropout
 from pofx.nn.levels import Levels
 
 
@@ -50,7 +51,7 @@ class _Block(nn.Module):
         self.vertical = CausalConv(width, width, reach + 1, reach, reach)
         # Two layers and not the halves of one: on a CPU arithmetic on halves of bfloat16 numbers takes five times as long.
         self.value, self.gate = (CausalConv(width, width, 1, reach, 0) for _ in range(2))
-        self.dropout = nn.Dropout(dropout) if dropout else None
+        self.dropout = Dropout(dropout) if dropout else None
         # Branches that start at zero leave the gradient of a deep stack undisturbed.
         for layer in (self.vertical, self.value):
             nn.init.zeros_(layer.weight)
@@ -134,8 +135,10 @@ class GatedPixels(Network):
         # One row down and one column to the right: no pixel sees itself.
         v = self.above(F.pad(seen, (0, 0, 0, 0, 1, -1)))
         h = self.before(F.pad(seen, (0, 0, 1, -1)))
-        start = self._start(context).to(v.dtype)
-        v, h = start[0] + v, start[1] + h
+        # What is added first decides in which order all that follows lies in memory, and a model in channels-last memory takes the rows of
+        # `place` for channels.
+        start = self._start(context).to(v.dtype).contiguous()
+        v, h = v + start[0], h + start[1]
         for block in self.blocks:
             v, h = block(v, h)
         return F.silu(h)

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pofx.core import Network
+from pofx.nn.dropout import Dropout
 
 Size = tuple[int, int] | None
 """(height, width) of a map; None for a vector."""
@@ -63,7 +64,7 @@ class Residual(nn.Module):
     def __init__(self, size: Size, width: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.first = _mix(size, width, width, 3)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.second = _mix(size, width, width, 3)
         nn.init.zeros_(self.second.weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]

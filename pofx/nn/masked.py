@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pofx.core import Network
+from pofx.nn.dropout import Dropout
 
 
 class MaskedLinear(nn.Linear):
@@ -68,7 +69,7 @@ class Masked(Network):
         self.head = MaskedLinear(degrees[-1], outputs, strict=True)
         self.direct = MaskedLinear(inputs, outputs, strict=True, bias=False) if direct else None
         self.told = nn.Linear(context, hidden[0], bias=False) if context else None
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         # At the start every variable is all but independent of the others.
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)

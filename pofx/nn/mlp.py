@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pofx.core import Network, UsageError
+from pofx.nn.dropout import Dropout
 from pofx.nn.minibatch import MinibatchStd
 
 Activation = Literal["relu", "leaky_relu", "silu", "tanh", "glu"]
@@ -79,7 +80,7 @@ class MLP(Network):
             if activation != "glu":
                 self.layers.append(nonlinearity(activation))
             if dropout:
-                self.layers.append(nn.Dropout(dropout))
+                self.layers.append(Dropout(dropout))
             width = size
         self.layers.append(nn.Linear(width, math.prod(self.out_shape)))
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from pofx.core import Network
 from pofx.nn.attention import CausalTransformer, Memory
 from pofx.nn.conditioning import Embedding
+from pofx.nn.dropout import spared
 
 #: An odd number by which runs are hashed, of the golden ratio's bits; products wrap around at 2^64.
 MIXER = 0x1E3779B97F4A7C15
@@ -35,7 +36,7 @@ class Runs(nn.Module):
 
     def __init__(self, symbols: int, width: int, longest: int, rows: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.symbols, self.back, self._rows, self._kept = symbols, longest - 1, rows, 1.0 - dropout
+        self.symbols, self.back, self._rows, self._dropout = symbols, longest - 1, rows, dropout
         # One table for all lengths, so that a place costs one look-up.
         self.table = nn.EmbeddingBag(self.back * rows, width, mode="sum")
         nn.init.zeros_(self.table.weight)
@@ -45,8 +46,8 @@ class Runs(nn.Module):
         batch, time = tokens.shape
         rows = self.rows(tokens, before).flatten(0, 1)
         weights = None
-        if self.training and self._kept < 1:
-            weights = torch.empty(rows.shape, dtype=self.table.weight.dtype, device=rows.device).bernoulli_(self._kept) / self._kept
+        if self.training and self._dropout:
+            weights = spared(self.table.weight.new_empty(rows.shape), self._dropout)
         return self.table(rows, per_sample_weights=weights).view(batch, time, -1)
 
     def rows(self, tokens: Int64[Tensor, "batch time"], before: Int64[Tensor, "batch back"]) -> Int64[Tensor, "batch time lengths"]:

@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pofx.nn.dropout import Dropout
+
 Cell = Literal["lstm", "gru", "plain"]
 
 
@@ -65,7 +67,7 @@ class RecurrentStack(nn.Module):
     def __init__(self, cell: Cell, width: int, depth: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.layers = nn.ModuleList(recurrent(cell, width, width) for _ in range(depth))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         #: Parts of a layer's state: h, and the c of an LSTM.
         self.shape = (depth, 2 if cell == "lstm" else 1, width)
 

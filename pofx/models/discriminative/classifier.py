@@ -33,6 +33,7 @@ from pofx.core import (
     UsageError,
 )
 from pofx.nn.conv import ConvEncoder, PoolingEncoder, code_shape
+from pofx.nn.dropout import Dropout
 from pofx.nn.mlp import MLP
 
 
@@ -94,10 +95,10 @@ class Classifier(Model, Classifies, Encodes):
         elif config.architecture == "pooling":
             self.body = nn.Sequential(
                 PoolingEncoder(spec.shape, channels=config.channels),
-                nn.Dropout(config.dropout),
+                Dropout(config.dropout),
                 MLP(math.prod(code_shape(spec.shape, config.channels)), config.features),
             )
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.head = MLP(spec.shape if self.body is None else config.features, classes)
 
     @classmethod
