@@ -1,6 +1,7 @@
 """`pofx.train`: from a model, data and settings to a run folder, fresh or resumed."""
 
 import dataclasses
+import math
 import os
 import pathlib
 import re
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pofx import data as sources
 from pofx import discovery, distributed, recovery
-from pofx.core import Budget, Classifies, Config, DataSpec, Model, Recipe, UsageError, mix
+from pofx.core import Attributes, Budget, Classifies, Config, DataSpec, Label, Model, Recipe, UsageError, Values, mix
 from pofx.nn import foreign
 from pofx.run import INFO, Run, hardware, next_folder, peak_memory, versions
 from pofx.settings import Settings, pick_device
@@ -25,6 +26,8 @@ ADADELTA = 0.05
 """Learning rate of adadelta below which a person has most likely not set it."""
 FREE = frozenset({"steps", "epochs", "minutes", "device", "tensorboard", "keep", "checkpoint_every", "patience"})
 """Settings that may change when a run is resumed: they say how long and where, not what is computed."""
+NAMED = 10
+"""Labels that a sentence names."""
 
 
 def check_supported(cls: type[Model], name: str, spec: DataSpec) -> None:
@@ -220,7 +223,9 @@ def start(
     for note in (*dataset.notes, *built.notes):
         trainer.display.say(note)
     used = getattr(config, "conditional", False) or Classifies in built.capabilities
-    if dict(dataset.options).get("label") is not None and not used:
+    if dataset.spec.label is not None and used:
+        trainer.display.say(f"labels are {meaning(dataset.spec.label)}")
+    elif dict(dataset.options).get("label") is not None:
         trainer.display.say("the label is not modelled: P(x) is learned, not P(x|label)")
     with made.lock():
         # The first thing written, so that a folder without it is nobody's run.
@@ -248,6 +253,18 @@ def describe(dataset: "Dataset") -> str:
     return f"{len(dataset.train):,} training {unit}, {shape}"
 
 
+def meaning(label: Label) -> str:
+    """What labels are, in a few words."""
+    names = ", ".join(label.names[:NAMED]) + (", ..." if len(label.names) > NAMED else "")
+    if isinstance(label, Values):
+        return f"values, any number each: {names}"
+    return (
+        f"{len(label.names):,} attributes, 0 or 1 each: {names}"
+        if isinstance(label, Attributes)
+        else f"{len(label.names):,} classes: {names}"
+    )
+
+
 def go_on(
     run: Run, budget: Budget | None = None, *, cls: type[Model] | None = None, quiet: bool = False, report: bool = True, **free: Any
 ) -> Run:
@@ -272,11 +289,18 @@ def go_on(
         trainer = _trainer(model, dataset, settings, run, quiet)
         step = recovery.resume(trainer)
         if trainer.progress >= 1.0 or (info["status"] == "stopped early" and budget is None):
-            trainer.display.say(f"{run.path} is finished: {step} moves are done; a larger budget would continue it")
+            trainer.display.say(f"{run.path} is finished: {step} moves are done; {_larger(settings, trainer)} would continue it")
             return _opened(run)
         trainer.display.say(f"{run.path}: going on from move {step}")
         run.update(status="training", training=settings.to_json(), exact=info["exact"] and settings.minutes is None)
         return _run(trainer, run, report)
+
+
+def _larger(settings: Settings, trainer: Trainer) -> str:
+    """What a budget would have to exceed to go on."""
+    if settings.minutes is not None:
+        return f"more than --minutes {math.ceil(trainer.seconds / 6) / 10:g}, which it has used,"
+    return "a larger budget"
 
 
 def _run(trainer: Trainer, run: Run, report: bool) -> Run:
@@ -293,7 +317,10 @@ def _run(trainer: Trainer, run: Run, report: bool) -> Run:
             from pofx import report as page
 
             trainer.display.say("drawing the report")
-            page.write(_opened(run))
+            written = page.write(_opened(run))
+            for name, sentence in run.info.get("symptoms", {}).items():
+                trainer.display.say(f"it ends with {name}: {sentence}")
+            trainer.display.say(f"{written} shows what was trained; pofx evaluate {run.path} measures it on data that training never saw")
     distributed.barrier()
     return _opened(run)
 

@@ -9,6 +9,7 @@ from jaxtyping import Integer, Shaped
 from torch import Tensor
 
 from pofx import discovery, examples
+from pofx.api import NAMED
 from pofx.core import Attributes, Classes, Label, Model, Noise, UsageError, mix
 from pofx.data import everything
 from pofx.data.text import TokenCodec
@@ -18,9 +19,6 @@ from pofx.progress import tell, warn
 if TYPE_CHECKING:
     from pofx.data.dataset import Codec, Dataset, Split
     from pofx.run import Run
-
-#: Labels that a sentence names.
-NAMED = 10
 
 
 def data(run: "Run", source: str | None, on_error: Literal["stop", "skip"] = "stop") -> "tuple[Dataset, Split]":
@@ -93,6 +91,12 @@ def labels(model: Model, text: str | None, n: int, seed: int) -> Shaped[Tensor, 
         return condition.draw(_noise(seed, n, model.device))
     wanted = parse(text, condition.meaning)
     if isinstance(wanted, dict):
+        for index, value in wanted.items():
+            if (known := condition.range(index)) is not None and not known[0] <= value <= known[1]:
+                warn(
+                    f"{condition.meaning.names[index]}={value:g} lies outside of what training has seen, {known[0]:g} to {known[1]:g}: "
+                    "what the model makes of it is a guess"
+                )
         return condition.complete(wanted, _noise(seed, n, model.device))
     return torch.tensor(wanted)[torch.arange(n) * len(wanted) // n]
 

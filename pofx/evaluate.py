@@ -100,6 +100,8 @@ class Report:
             yield ""
         yield Text("↓ lower, ↑ higher, ≈ nearer to real data is better; intervals are 95 %", style="dim")
         yield from (Text(f"! {flag.check}: {flag.sentence}", style="bold red") for flag in self.flags)
+        if not self.flags:
+            yield Text("no check of this evaluation flags the model; how near it comes to real data is what the table says", style="dim")
         yield from (Text(f"note: {sentence}", style="yellow") for sentence in self.warnings)
 
     def __str__(self) -> str:

@@ -17,8 +17,8 @@ NAMES = (WINS, OVERFITS, DEAD, DIVERGES, COLLAPSES, OSCILLATES, COPIES)
 
 YOUNG = 0.15
 """Share of the budget in which a game may still find its feet."""
-LOOKS = 3
-"""Looks in a row that must agree."""
+LOOKS, FEW = 3, 2
+"""Looks in a row that must agree; as many are enough at the end of a training that had no more."""
 LOST, STANDS, LAGS, FOREIGN = 0.98, 0.8, 0.5, 0.9
 """Accuracy of the discriminator at pairs from which on the generator is lost, if the distance of its samples stays above this share of
 what it was a few looks ago, and when the game was half as old, or above this one while most of the data is not covered, and nearest
@@ -32,9 +32,9 @@ is enough."""
 BLIND, APART, MUTE = 0.6, 0.95, 0.01
 """Accuracy of a blind discriminator at pairs, in the mean of a few looks since it may swing, while nearest neighbours in plain features
 tell real from generated so well; a gap between logits that says nothing, while they tell as much as `FOREIGN`."""
-LIMIT, TIMES = 200.0, 50.0
-"""A gap between logits that no probability needs, whose common height means nothing in games of differences; and how many times their
-usual spread, or the usual norm of gradients, is an explosion."""
+LIMIT, STEEP, TIMES = 200.0, 1e4, 50.0
+"""A gap between logits that no probability needs, whose common height means nothing in games of differences; a norm of gradients that no
+game needs; and how many times their usual spread, or the usual norm of gradients, is an explosion."""
 MEAN, WIDE, AWAY = 1.0, 1.25, 10.0
 """Distance of samples that are all the data's mean; diversity above which they do not gather there, or anywhere; a distance that needs no
 other sign."""
@@ -48,12 +48,12 @@ COPIED = 0.2
 """Share of samples that are suspiciously near to one training example."""
 
 _ADVICE = {
-    WINS: "strengthen the penalty (gamma), or give the discriminator a smaller learning rate or fewer moves",
-    OVERFITS: "give it more examples, a stronger penalty (gamma), a smaller network, or a shorter training",
-    DEAD: "give the discriminator a larger learning rate or more moves, a weaker penalty (gamma), or the generator a smaller learning rate",
-    DIVERGES: "take smaller learning rates or a stronger penalty (gamma)",
-    COLLAPSES: "strengthen the penalty (gamma), slow the generator down, check that its noise reaches it, or take a larger batch",
-    OSCILLATES: "take smaller learning rates that fall to zero, or a stronger penalty (gamma)",
+    WINS: "strengthen the penalty (such as gamma), or give the discriminator a smaller learning rate or fewer moves",
+    OVERFITS: "give it more examples, a stronger penalty (such as gamma), a smaller network, or a shorter training",
+    DEAD: "give the discriminator a larger learning rate or more moves, a weaker penalty where there is one, or the generator a smaller learning rate",
+    DIVERGES: "take smaller learning rates or a stronger penalty (such as gamma)",
+    COLLAPSES: "strengthen the penalty (such as gamma), slow the generator down, check that its noise reaches it, or take a larger batch",
+    OSCILLATES: "take smaller learning rates that fall to zero, or a stronger penalty (such as gamma)",
     COPIES: "give it more examples, train for less long, or take a smaller generator",
 }
 
@@ -81,9 +81,10 @@ def diagnose(records: Sequence[Record], rollbacks: Sequence[str] = ()) -> dict[s
 
 
 def _last(records: Sequence[Record], looks: int = LOOKS) -> Sequence[Record]:
-    """The last few looks after the young part of the training; none where they are too few."""
+    """The last few looks after the young part of the training; none where they are too few, and not all there will be."""
     grown = [record for record in records if record["progress"] >= YOUNG]
-    return grown[-looks:] if len(grown) >= looks else ()
+    enough = min(looks, FEW) if grown and grown[-1]["progress"] >= 1 else looks
+    return grown[-looks:] if len(grown) >= enough else ()
 
 
 def _always(records: Sequence[Record], holds: Callable[[Record], bool], looks: int = LOOKS) -> bool:
@@ -160,6 +161,9 @@ def divergence(records: Sequence[Record], now: Record) -> str | None:
         return (
             f"logits have grown {apart:,.0f} apart between real and generated examples, with a spread of {now['spread']:,.0f} within them"
         )
+    for name in ("judge_gradient", "maker_gradient"):
+        if now[name] > STEEP:
+            return f"{_EXPLODE[name]} has grown to {now[name]:,.0f}"
     if len(records) < LOOKS:
         return None
     for name, what in _EXPLODE.items():

@@ -31,6 +31,7 @@ class Monitor:
         # What was told before a run was stopped is not news.
         self.symptoms: dict[str, str] = dict(trainer.run.info.get("symptoms", {})) if trainer.run is not None else {}
         self._judged: tuple[tuple[int, int], str | None] | None = None
+        self._stuck = False
         self._asked = {name: sentence for name, sentence in self.symptoms.items() if name not in health.NAMES}
 
     @torch.no_grad()
@@ -46,8 +47,9 @@ class Monitor:
         shown = Batch(batch.x.to(trainer.device), label)
         self._asked = dict(model.symptoms(shown))
         self.tell()
-        if signs := model.signs(shown):
-            trainer.write(dict(signs))
+        signs = dict(model.signs(shown))
+        if signs or self._asked:
+            trainer.write(signs | ({"symptoms": self._asked} if self._asked else {}))
 
     def watch(self, *, last: bool = False) -> None:
         """Takes the signals of the game, between two moves: where enough has happened since the last time, or at the end."""
@@ -99,9 +101,17 @@ class Monitor:
         """Raises `Diverged` where the game diverged at the last look and there is a checkpoint from before it to go back to, one that
         was in order; where there is none it goes on, and the symptom stays."""
         trainer, seen = self.trainer, self._looked()
-        if distributed.agree(int(seen is not None)) and distributed.agree(int(self._can_go_back())):
+        if not distributed.agree(int(seen is not None)):
+            return
+        if distributed.agree(int(self._can_go_back())):
             what = seen or "another rank saw a divergence"
             raise Diverged(f"{what} at move {trainer.clock.step:,}", "a smaller learning rate may help")
+        if not self._stuck and trainer.rank == 0:
+            trainer.display.warn(
+                f"it goes on as it is, since no checkpoint from before the {health.DIVERGES} was in order: --checkpoint-every MOVES "
+                "makes more of them"
+            )
+        self._stuck = True
 
     def _can_go_back(self) -> bool:
         found, vitals = recovery.passed(self.trainer), self.trainer.vitals

@@ -25,6 +25,7 @@ def write(run: Run) -> pathlib.Path:
     found, evaluation = _evaluation(chosen)
     sections = [
         page.paragraphs([f"While training, {name}: {sentence}" for name, sentence in info.get("symptoms", {}).items()], "failed"),
+        page.paragraphs(past(chosen), "soft"),
         _summary(found),
         f"<h2>What was trained on what</h2>{page.facts(facts(chosen))}",
         *_pictures(chosen),
@@ -33,6 +34,19 @@ def write(run: Run) -> pathlib.Path:
     ]
     title = f"{chosen.label} on {info['data']['source']}"
     return page.write(chosen.path / NAME, page.document(title, discovery.summary("models", info["model"]), sections))
+
+
+def past(run: Run) -> list[str]:
+    """What was told while training and was no longer so at its end, a sentence each."""
+    seen: dict[str, tuple[int, int, str]] = {}
+    for line in run.metrics():
+        for name, sentence in line.get("symptoms", {}).items():
+            seen[name] = (seen.get(name, (line["step"],))[0], line["step"], sentence)
+    return [
+        f"While training, from move {first:,} to {last:,} and not at the end, {name}: {sentence}"
+        for name, (first, last, sentence) in seen.items()
+        if name not in run.info.get("symptoms", {})
+    ]
 
 
 def _summary(report: Report | None) -> str:

@@ -196,7 +196,7 @@ def test_data_without_classes_have_no_rows(digits):
 
 
 def test_the_judge_is_a_function_of_the_training_part_alone(digits, monkeypatch):
-    monkeypatch.setattr(features, "MOVES", 20)
+    monkeypatch.setattr(features, "MOVES", 40)
     monkeypatch.setattr(features, "_trained", {})
     torch.manual_seed(7)
     expected = torch.rand(2)

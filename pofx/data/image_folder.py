@@ -22,7 +22,7 @@ from pofx.data.labels import Labels, chosen_columns, from_array, from_names, nat
 from pofx.data.options import Request
 
 NAMES: dict[str, str] = {}
-READS = "folders of images"
+READS = "folders of images, or one"
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".pbm", ".bmp", ".webp")
 #: First-level folders with these names are the source's own parts.
@@ -30,8 +30,8 @@ _PARTS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "tes
 
 
 def matches(path: pathlib.Path) -> bool:
-    """Whether it is a folder."""
-    return path.is_dir()
+    """Whether it is a folder, or one image."""
+    return path.is_dir() or path.name.lower().endswith(ENDINGS)
 
 
 def load(request: Request) -> Dataset:
@@ -40,13 +40,21 @@ def load(request: Request) -> Dataset:
     Raises `UsageError` for a folder without images, images of several sizes (unless `--data.size` says to which they are
     brought), and an image that cannot be read (unless `--data.on-error skip`).
     """
-    root, options = request.file, request.options
+    if request.file.is_file():
+        return _load(dataclasses.replace(request, path=request.file.parent), [request.file.name])
+    root = request.file
     if (root / "run.json").is_file() and (root / "checkpoints").is_dir():
         raise UsageError(f"{root} is a run that `pofx train` made, not data: give the data that it was trained on, or others")
     names = _files(root)
     if not names:
         state = "is empty" if not any(root.iterdir()) else f"holds no images ({', '.join(ENDINGS)})"
         raise UsageError(f"{root} {state}: give a folder of images")
+    return _load(request, names)
+
+
+def _load(request: Request, names: list[str]) -> Dataset:
+    """The data set of some images of a folder."""
+    root, options = request.file, request.options
     table = root / "labels.csv"
     if options.label is not None and not table.is_file():
         raise UsageError(f"--data.label names a column of labels.csv, and {root} has no such file: leave it out")

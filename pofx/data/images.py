@@ -21,6 +21,9 @@ from pofx.data.splits import assemble, divide, read_labels
 #: Options that a source of images can use.
 OPTIONS = ("kind", "size", "fit", "flip", "bits", "labelled", "validation", "seed")
 
+WIDEST = 16
+"""Images in a row of a grid whose rows are of one class, at most."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageCodec(Codec):
@@ -61,7 +64,7 @@ class ImageCodec(Codec):
         if path.suffix == ".npz":
             write_npz(path, self.show(x), label, self.label)
         elif path.suffix == ".png":
-            write_grid(x, path)
+            write_grid(x, path, None if label is None else _columns(label))
         elif path.suffix == "" or path.is_dir():
             self._write_folder(x, path, label)
         else:
@@ -97,6 +100,17 @@ def write_grid(x: Float[Tensor, "n channels height width"], path: pathlib.Path, 
     """Writes images in [0, 1] as one .png picture with so many columns (see `grid`)."""
     with whole(path) as temporary:
         _save(grid(x, columns), temporary)
+
+
+def _columns(label: Tensor) -> int | None:
+    """Images in a row of a grid in which every row is of one class, where the labels stand class by class, as many of each; else None."""
+    if label.ndim > 1:
+        return None
+    found, counts = label.unique_consecutive(return_counts=True)
+    each = int(counts[0])
+    if len(found) < 2 or each < 2 or bool((counts != each).any()):
+        return None
+    return max(columns for columns in range(1, min(each, WIDEST) + 1) if each % columns == 0)
 
 
 def _save(image: np.ndarray, path: pathlib.Path) -> None:

@@ -67,7 +67,7 @@ def _asked(name: str, what: str, model: Model, knobs: dict[str, Any]) -> Callabl
     if model.spec.kind not in (kinds := getattr(module, "kinds", KINDS)):
         raise UsageError(f"the figure {name} shows {' and '.join(kinds)}, and these data are {model.spec.kind}: plot samples instead")
     if not fits(name, model):
-        raise UsageError(f"the figure {name} needs {module.wants}, which this {type(model).__name__} is not")
+        raise UsageError(f"the figure {name} needs {module.wants}, and this {type(model).__name__} is none")
     call: Callable[..., Any] = getattr(module, what)
     return call
 

@@ -41,6 +41,16 @@ class Rules:
     wgan_gp: float = 0.0
     dragan: float = 0.0
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about what these rules leave open, told before training."""
+        if not losses.ADVERSARIAL[self.loss].relative or any((self.gamma, self.gamma_fake, self.wgan_gp, self.dragan)):
+            return ()
+        return (
+            f"nothing bounds the logits of a {self.loss} critic here, which then grow for ever: --model.wgan-gp 10, another penalty or "
+            "--model.spectral-norm true, where this model has it, do",
+        )
+
 
 def discriminator_loss(
     logit: Logit, x: Float[Tensor, "batch ..."], fake: Float[Tensor, "fakes ..."], rules: Rules, *, augmentation: Augmentation | None = None

@@ -101,6 +101,14 @@ class Condition(nn.Module):
         rows = self.rows[: int(self.seen)]
         return rows if rows.dtype == torch.int64 else rows.view(torch.float32)
 
+    def range(self, index: int) -> tuple[float, float] | None:
+        """The least and the largest of a value among the labels that are kept; None where there is none, and of other kinds."""
+        if not isinstance(self.meaning, Values):
+            return None
+        known = self._known()[:, index]
+        known = known[~known.isnan()]
+        return (float(known.min()), float(known.max())) if len(known) else None
+
     def draw(self, noise: Noise) -> Shaped[Tensor, "n ..."]:
         """Labels from the training marginal; before any training every class and attribute is as likely as any other, and
         values are those of a Gaussian."""

@@ -55,8 +55,8 @@ class StandardNormal(Prior):
     def truncated(
         self, noise: Noise, threshold: float | None, *, temperature: float = 1.0, fitted: CodePrior | None = None
     ) -> Float[Tensor, "n latent"]:
-        """A code for each row of noise whose numbers come from N(0, 1) within +-`threshold`: z = Phi^-1(1/2 + (u - 1/2) P) with u
-        uniform and P the probability of the interval, times `temperature`.
+        """A code for each row of noise whose numbers come from N(0, 1) within +-`threshold`: z = Phi^-1(1/2 + (Phi(e) - 1/2) P) with e
+        standard normal and P the probability of the interval, times `temperature`. Of equal noise, so that thresholds can be compared.
 
         Arguments:
             threshold: None: codes are drawn from all of the prior.
@@ -75,7 +75,7 @@ class StandardNormal(Prior):
             raise UsageError(f"truncation must be above 0, not {threshold:g}: it is where the noise is cut off, in standard deviations")
         inside = math.erf(threshold / math.sqrt(2))
         # In float64: next to 0 and 1 the inverse is steep.
-        u = 0.5 + (noise.uniform(len(self.zeros)).to(torch.float64) - 0.5) * inside
+        u = 0.5 + (torch.special.ndtr(noise.normal(len(self.zeros)).to(torch.float64)) - 0.5) * inside
         z = torch.special.ndtri(u).clamp(-threshold, threshold)
         return temperature * z.to(torch.float32)
 

@@ -138,7 +138,10 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
         if config.architecture != "dense" and spec.kind != "images":
             raise UsageError(f"architecture {config.architecture} is for images, and these data are {spec.kind}: choose dense")
         if config.architecture == "dense" and config.attention:
-            raise UsageError("attention is between the places of an image's features: choose the architecture conv or residual")
+            instead = (
+                "choose the architecture conv or residual" if spec.kind == "images" else f"leave it out, since these data are {spec.kind}"
+            )
+            raise UsageError(f"attention is between the places of an image's features: {instead}")
         if config.minibatch_std and config.architecture == "dense" and not config.hidden:
             raise UsageError("minibatch-std is shown to the discriminator's last hidden layer: give hidden at least one")
         self.augmentation = Augmentation(spec, config.augment, config.augment_strength)
@@ -186,6 +189,11 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
             )
             return Recipe(config=config, batch_size=256, budget=budget or Budget(steps=8000), ema=0.998)
         return vector_recipe(cls.Config, budget, latent_dim=max(8, min(64, math.prod(spec.shape))))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is missing where nothing bounds a critic."""
+        return () if self.config.spectral_norm else self.rules.notes
 
     # ------------------------------------------------------------------------------------------------------ the game
 
