@@ -52,25 +52,31 @@ def parse(text: str, meaning: Label) -> list[int] | dict[int, float]:
                 raise UsageError(discovery.unknown("label", name, list(meaning.names)))
         return [meaning.names.index(name) for name in names]
     binary, known = isinstance(meaning, Attributes), ", ".join(meaning.names[:NAMED])
-    found: dict[int, float] = {}
+    found = values(text, "--label", f"NAME={'0 or NAME=1' if binary else 'NUMBER'}; names are {known}")
+    for name, value in found.items():
+        if name not in meaning.names:
+            raise UsageError(discovery.unknown("label", name, list(meaning.names)))
+        if binary and value not in (0, 1):
+            raise UsageError(f"--label {name}={value:g}: {name} is 0 or 1")
+    return {meaning.names.index(name): value for name, value in found.items()}
+
+
+def values(text: str, flag: str, form: str = "NAME=NUMBER") -> dict[str, float]:
+    """Finite numbers by their names, as in age=40,height=1.8. Raises `UsageError` for anything else, in the name of a flag."""
+    found: dict[str, float] = {}
     for part in text.split(","):
         name, equals, number = (piece.strip() for piece in part.rpartition("="))
         if not equals:
-            raise UsageError(
-                f"--label {part.strip()} gives no number: write NAME={'0 or NAME=1' if binary else 'NUMBER'}; names are {known}"
-            )
-        if name not in meaning.names:
-            raise UsageError(discovery.unknown("label", name, list(meaning.names)))
+            raise UsageError(f"{flag} {part.strip()} gives no number: write {form}")
         try:
             value = float(number)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value) or (binary and value not in (0, 1)):
-            raise UsageError(f"--label {name}={number}: {name} is {'0 or 1' if binary else 'a finite number'}")
-        index = meaning.names.index(name)
-        if index in found:
-            raise UsageError(f"--label names {name} twice: name it once")
-        found[index] = value
+        if not math.isfinite(value):
+            raise UsageError(f"{flag} {name}={number}: {name} is a finite number")
+        if name in found:
+            raise UsageError(f"{flag} names {name} twice: name it once")
+        found[name] = value
     return found
 
 

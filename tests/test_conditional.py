@@ -473,3 +473,36 @@ def test_values_carry_their_scale():
     meaning = DataSpec.from_json(dataset.spec.to_json()).label
     assert meaning.mean == pytest.approx([known.mean().item()])
     assert meaning.std == pytest.approx([known.std(correction=0).item()])
+
+
+def test_codes_are_fixed_by_name_and_all_else_stays():
+    model = build(InfoGAN, PLANE, categories=(3, 2), continuous=1)
+    code = model.codes.draw(Noise(0, 6))
+    fixed = model.codes.fixed(code, {"c1": 1, "c2": -0.5})
+    assert torch.equal(fixed[:, :3], code[:, :3])
+    assert fixed[:, 3:].tolist() == [[0.0, 1.0, -0.5]] * 6
+    free, same = model.sample(6, noise=Noise(0, 6)), model.sample(6, noise=Noise(0, 6), code={})
+    assert torch.equal(free, same)
+    assert not torch.equal(free, model.sample(6, noise=Noise(0, 6), code={"c2": 1.0}))
+    for wrong, sentence in (({"c9": 1}, "the codes are c0 (0 to 2)"), ({"c0": 3}, "c0=3 is not possible"), ({"c2": 1.5}, "from -1 to 1")):
+        with pytest.raises(UsageError) as raised:
+            model.codes.fixed(code, wrong)
+        assert sentence in str(raised.value)
+
+
+def test_continuous_codes_weigh_less_than_categories():
+    model = build(InfoGAN, PLANE, categories=(4,), continuous=2)
+    loss = model.generator_loss(Batch(torch.randn(16, 2)))
+    assert loss.weights["continuous_information"] > loss.weights["information"] == -1
+    assert set(build(InfoGAN, PLANE, categories=(), continuous=1).generator_loss(Batch(torch.randn(16, 2))).terms) == {
+        "adversarial", "continuous_information",
+    }  # fmt: skip
+
+
+def test_a_value_far_from_all_that_training_saw_is_told(capsys):
+    model = build(GAN, DataSpec("vectors", (2,), label=Values(("age",)), size=50), conditional=True)
+    model.condition.learn(torch.linspace(20, 79, 50)[:, None])
+    assert asked.labels(model, "age=40", 2, 0).tolist() == [[40.0], [40.0]]
+    assert capsys.readouterr().err == ""
+    asked.labels(model, "age=400", 2, 0)
+    assert "age=400 lies outside of what training has seen, 20 to 79" in capsys.readouterr().err

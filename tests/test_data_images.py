@@ -10,7 +10,7 @@ from test_data_support import PIXELS, SHARED, own_cache, parts, refuse, rows, sa
 
 from pofx import data
 from pofx.core import Attributes, Classes, UsageError, Values
-from pofx.data import Options, decoding
+from pofx.data import Options, decoding, everything, images
 
 
 @pytest.mark.parametrize("ending", [".png", ".pgm", ".bmp", ".webp", ".jpg"])
@@ -225,3 +225,23 @@ def test_the_faces():
     assert dataset.spec.shape == (1, 112, 92)
     assert len(dataset.spec.label.names) == 40
     assert torch.bincount(whole(dataset).label).tolist() == [10] * 40
+
+
+def test_one_picture_is_data(tmp_path):
+    Image.fromarray(np.full((6, 5), 51, np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "b.png")
+    dataset = data.load(tmp_path / "a.png")
+    assert everything(dataset).x.shape == (1, 1, 6, 5)
+    assert float(everything(dataset).batch(torch.arange(1)).x.mean()) == pytest.approx(0.2)
+
+
+def test_a_grid_has_a_row_for_each_class_that_was_asked_for():
+    for labels, columns in (
+        ([0] * 4 + [1] * 4, 4),
+        ([0] * 32 + [1] * 32, 16),
+        ([0, 1, 0, 1], None),
+        ([0] * 8, None),
+        ([0] * 3 + [1] * 2, None),
+    ):
+        assert images._columns(torch.tensor(labels)) == columns
+    assert images._columns(torch.zeros(4, 2)) is None

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import pofx
-from pofx import data, discovery, features, figures, health, vitals
-from pofx.core import Noise
+from pofx import core, data, discovery, features, figures, health, vitals
+from pofx.core import Noise, Optimizer
 from pofx.data.dataset import Split
 from pofx.figures.health import judged
 from pofx.models.adversarial.gan import GAN
@@ -368,3 +368,38 @@ def test_what_matters_most_stands_where_a_terminal_has_room(capsys):
     names = ["! mode collapse", "validation 3.25", "a/total 1.5", "b/total 2.5", "a/real 1"]
     assert [shown.index(name) for name in names] == sorted(shown.index(name) for name in names)
     assert shown.count("a/total") == 1
+
+
+def test_a_training_of_few_looks_is_judged_at_its_end():
+    lost = {**FINE, "duplicates": 0.6, "coverage": 0.03}
+    two = [{"step": 300.0, "progress": 0.5, **lost}, {"step": 600.0, "progress": 1.0, **lost}]
+    assert list(health.diagnose(two)) == [health.COLLAPSES]
+    assert health.diagnose([two[0], {**two[1], "progress": 0.9}]) == {}, "there may be another look"
+    assert health.diagnose(two[1:]) == {}, "one look is none"
+    assert health.diagnose([{**two[0], **FINE}, two[1]]) == {}
+
+
+def test_gradients_that_no_game_needs_are_a_divergence_at_once():
+    assert list(health.diagnose([{"step": 300.0, "progress": 0.3, **FINE, "judge_gradient": 6.7e4}])) == [health.DIVERGES]
+    assert health.diagnose([{"step": 300.0, "progress": 0.3, **FINE, "judge_gradient": 300.0}]) == {}
+
+
+def test_a_divergence_without_a_way_back_says_so_once(tmp_path, capsys):
+    rates = {"optimizer": Optimizer(lr=1.0), "discriminator_optimizer": Optimizer(lr=1.0)}
+    run = pofx.train("gan", "digits", run=tmp_path / "run", steps=700, quiet=True, report=False, **rates)
+    told = capsys.readouterr().err
+    assert told.count("divergence: ") >= 1
+    assert told.count("no checkpoint from before the divergence was in order") == 1
+    assert run.info["status"] == "finished"
+
+
+def test_a_critic_without_bounds_is_told_of_before_training():
+    def notes(**fields):
+        return build_gan(loss="wasserstein", **{"gamma": 0.0, **fields}).notes
+
+    assert "wasserstein critic" in notes()[0]
+    assert notes(wgan_gp=10.0) == notes(gamma=0.3) == notes(spectral_norm=True) == build_gan(gamma=0.0).notes == ()
+
+
+def build_gan(**fields):
+    return GAN(core.DataSpec("vectors", (2,)), GAN.Config(hidden=(8,), **fields))

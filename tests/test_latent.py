@@ -53,6 +53,14 @@ def small_gan(**fields):
 # ------------------------------------------------------------------------------------------------------------- truncation
 
 
+def test_truncation_draws_the_same_examples_nearer_to_the_middle():
+    free = StandardNormal(50).draw(Noise(0, 100))
+    near, far = (StandardNormal(50).truncated(Noise(0, 100), threshold) for threshold in (0.5, 30.0))
+    assert torch.allclose(far, free, atol=1e-4)
+    assert torch.equal(near.sign(), free.sign())
+    assert (near.abs() < free.abs()).all()
+
+
 @pytest.mark.parametrize("threshold", [0.3, 1.0, 2.5])
 def test_truncated_noise_is_a_truncated_normal(threshold):
     z = StandardNormal(50).truncated(Noise(0, 400), threshold)

@@ -3,7 +3,7 @@
 import json
 
 import pofx
-from pofx import discovery
+from pofx import discovery, report
 
 
 def _ailing(**told):
@@ -30,3 +30,17 @@ def test_a_healthy_model_says_nothing(tmp_path, capsys):
     run = pofx.train(_ailing(), "digits", run=tmp_path / "run", steps=20, quiet=True, report=False)
     assert "warning" not in capsys.readouterr().err
     assert "symptoms" not in json.loads((run.path / "run.json").read_text())
+
+
+def test_what_was_so_for_a_while_only_stands_on_the_page_with_its_moves(tmp_path, monkeypatch):
+    def languor(self, batch):
+        return {"languor": "it did nothing"} if 0.2 < float(self.progress) < 0.7 else {}
+
+    monkeypatch.setattr(discovery.model("autoencoder"), "symptoms", languor)
+    run = pofx.train("autoencoder", "digits", run=tmp_path / "run", steps=40, quiet=True)
+    assert not run.info.get("symptoms")
+    (sentence,) = report.past(run)
+    first, last = (int(word.rstrip(",")) for word in sentence.split() if word.rstrip(",").isdigit())
+    assert 8 <= first < last <= 28
+    assert "languor: it did nothing" in (run.path / "report.html").read_text()
+    assert not report.past(pofx.train(_ailing(), "digits", run=tmp_path / "fine", steps=20, quiet=True, report=False))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 #: Fields that are passed to the model's own `sample`, where it has them.
 KNOBS = (
-    "prompt", "temperature", "truncation", "top_k", "top_p", "repetition_penalty", "no_repeat_ngram", "stop", "length", "mode",
+    "prompt", "temperature", "truncation", "code", "top_k", "top_p", "repetition_penalty", "no_repeat_ngram", "stop", "length", "mode",
 )  # fmt: skip
 
 
@@ -47,7 +47,10 @@ class Options:
     temperature: float | None = None
     """Below 1 draws likelier examples; of texts, 0 takes the likeliest token each time."""
     truncation: float | None = None
-    """Draw the noise anew where it is beyond so many standard deviations: examples more typical and more alike (GANs)."""
+    """Draw the noise anew where it is beyond so many standard deviations: examples more typical and more alike (GANs);
+    1 to 2 as a rule."""
+    code: str | None = None
+    """Fix codes that have learned a meaning, by name: c0=3,c1=-0.5 (infogan); `pofx plot RUN codes` shows what they do."""
     top_k: int | None = None
     """Draw among the k likeliest tokens only."""
     top_p: float | None = None
@@ -130,6 +133,8 @@ def _knobs(model: "Model", codec: "Codec", options: Options) -> dict[str, Any]:
         )
     if "prompt" in asked:
         asked["prompt"] = named.text(codec, asked["prompt"]).long()
+    if "code" in asked:
+        asked["code"] = named.values(asked["code"], "--code")
     if "stop" in asked:
         asked["stop"] = codec.ends([text.replace("\\n", "\n") for text in asked["stop"]])  # type: ignore[attr-defined]
     return asked

@@ -1,7 +1,7 @@
 """Codes that are categories and numbers at once: how they are drawn, and how much of them a network reads."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from pofx import losses
-from pofx.core import Noise
+from pofx.core import Noise, UsageError
 
 FINEST = 0.05
 """Smallest standard deviation of what is read of a continuous code: the nats that it can tell are finite."""
@@ -44,6 +44,30 @@ class Codes(nn.Module):
         """A code for each row of noise."""
         parts = [F.one_hot(noise.categorical(torch.ones(1, count)), count).float() for count in self.categories]
         return torch.cat((*parts, 2 * noise.uniform(self.continuous) - 1), 1)
+
+    def fixed(self, code: Float[Tensor, "batch width"], values: Mapping[str, float]) -> Float[Tensor, "batch width"]:
+        """The codes with some of them, by their names, at other values: of a category its number from 0 on, of a number one in [-1, 1].
+
+        Raises `UsageError` for a name or a value that is none.
+        """
+        code = code.clone()
+        for name, value in values.items():
+            if name not in self.names:
+                raise UsageError(f"there is no code {name!r}: the codes are {', '.join(map(self.said, range(len(self.names))))}")
+            index = self.names.index(name)
+            count = self.categories[index] if index < len(self.categories) else 0
+            if not (value in range(count) if count else -1 <= value <= 1):
+                raise UsageError(f"{name}={value:g} is not possible: {self.said(index)}")
+            if count:
+                code[:, sum(self.categories[:index]) :][:, :count] = F.one_hot(torch.tensor(int(value)), count).to(code)
+            else:
+                code[:, sum(self.categories) + index - len(self.categories)] = value
+        return code
+
+    def said(self, index: int) -> str:
+        """A code with its values, in words."""
+        values = f"0 to {self.categories[index] - 1}" if index < len(self.categories) else "a number from -1 to 1"
+        return f"{self.names[index]} ({values})"
 
     def categorical(self, code: Float[Tensor, "batch width"]) -> tuple[Float[Tensor, "batch values"], ...]:
         """The part of each category."""

@@ -43,8 +43,8 @@ class InfoGAN(Model, Samples, Encodes, Decodes, Judges):
     """A generator of codes and noise, a discriminator, and a head on its features that reads the codes.
 
     A code is a row of the categories, one-hot, and of continuous numbers, uniform in [-1, 1]; `encode` gives the probabilities of
-    the categories and the means of the numbers, `decode` what becomes of a code at the centre of the noise. The term `information`
-    is L(G, Q) in nats per example, with a negative weight.
+    the categories and the means of the numbers, `decode` what becomes of a code at the centre of the noise. The terms `information`
+    and `continuous_information` are L(G, Q) of both kinds in nats per example, with negative weights.
 
     References:
         InfoGAN: Interpretable Representation Learning by Information Maximizing Generative Adversarial Nets (Chen et al., 2016),
@@ -76,7 +76,10 @@ class InfoGAN(Model, Samples, Encodes, Decodes, Judges):
         reader: tuple[core.Positive, ...] = (128,)
         """Widths of the hidden layers of the head that reads the codes from the discriminator's features."""
         information: core.PositiveFloat = 1.0
-        """Weight of the information about the codes (lambda)."""
+        """Weight of the information about the categorical codes (lambda)."""
+        continuous_information: core.PositiveFloat = 0.1
+        """Weight of that about the continuous ones, of which a generator can tell any number of nats: as much of them as of categories
+        and it does nothing else."""
         gamma: core.NonNegative = 0.3
         """Weight of the R1 penalty, 1/2 E ||grad_x D(x)||^2."""
         optimizer: Optimizer = dataclasses.field(default_factory=lambda: Optimizer(lr=5e-4, betas=(0.0, 0.99)))
@@ -131,7 +134,7 @@ class InfoGAN(Model, Samples, Encodes, Decodes, Judges):
         )  # fmt: skip
 
     def discriminator_loss(self, batch: Batch) -> Loss:
-        """The terms `real`, `fake` and `information` in nats, and `penalty`."""
+        """The terms `real`, `fake` and those of the information in nats, and `penalty`."""
         n = len(batch.x)
         with torch.no_grad():
             code = self.codes.random(n, self.device)
@@ -147,7 +150,7 @@ class InfoGAN(Model, Samples, Encodes, Decodes, Judges):
         return self._informed(loss, seen[1], code)
 
     def generator_loss(self, batch: Batch) -> Loss:
-        """The terms `adversarial`, non-saturating, and `information`, in nats. Of the batch only its size is used."""
+        """The terms `adversarial`, non-saturating, and those of the information, in nats. Of the batch only its size is used."""
         code = self.codes.random(len(batch.x), self.device)
         features = self._features(self.augmentation(self._fake(code)))
         logits = self.head(features)[:, 0]
@@ -155,9 +158,15 @@ class InfoGAN(Model, Samples, Encodes, Decodes, Judges):
         return self._informed(loss, features, code)
 
     def _informed(self, loss: Loss, features: Tensor, code: Tensor) -> Loss:
-        """The loss less the weighted bound on the information, which is to rise."""
-        bound = self.codes.information(self.reader(features), code).sum(1).mean()
-        return Loss({**loss.terms, "information": bound}, {**loss.weights, "information": -self.config.information}, loss.metrics)
+        """The loss less the weighted bounds on the information, which are to rise."""
+        nats = self.codes.information(self.reader(features), code).mean(0).split([len(self.codes.categories), self.codes.continuous])
+        weights = {"information": self.config.information, "continuous_information": self.config.continuous_information}
+        parts = [(name, part.sum(), weight) for (name, weight), part in zip(weights.items(), nats, strict=True) if len(part)]
+        return Loss(
+            {**loss.terms, **{name: told for name, told, _ in parts}},
+            {**loss.weights, **{name: -weight for name, _, weight in parts}},
+            loss.metrics,
+        )
 
     def _fake(self, code: Float[Tensor, "batch codes"]) -> Float[Tensor, "batch ..."]:
         return relaxed(self.spec, self._output(code, torch.randn(len(code), self.config.latent_dim, device=code.device)))
@@ -183,9 +192,11 @@ class InfoGAN(Model, Samples, Encodes, Decodes, Judges):
         entropy = self.codes.entropy
         ignored = [name for name, told, all_of_it in zip(self.codes.names, nats, entropy, strict=True) if told < IGNORED * all_of_it]
         if ignored:
+            flag = "" if self.codes.names.index(ignored[0]) < len(self.codes.categories) else "continuous-"
             return {
-                "ignored codes": f"{', '.join(ignored)} of {len(nats)} codes cannot be read off samples ({sum(nats):.2g} nats of all codes "
-                "together), so that the generator does without: raise --model.information, train longer, or take fewer codes"
+                "ignored codes": f"{', '.join(ignored)} of {len(nats)} codes cannot be read off samples ({sum(nats):.2g} nats of the "
+                f"{sum(entropy):.2g} or more that all codes have), so that the generator does without: raise --model.{flag}information, train "
+                "longer, or take fewer codes"
             }
         shares = [part.mean(0) for part in self.codes.categorical(self.encode(batch.x))]
         if idle := [i for i, share in enumerate(shares) if len(batch.x) > 1 and float(share.max()) > 1 - IGNORED / 2]:
@@ -213,18 +224,30 @@ class InfoGAN(Model, Samples, Encodes, Decodes, Judges):
     def _output(self, code: Float[Tensor, "batch codes"], noise: Float[Tensor, "batch noise"]) -> Float[Tensor, "batch ..."]:
         return self.generator(torch.cat((code, noise), 1))
 
-    def sample(self, n: int, *, noise: Noise, label: Tensor | None = None, truncation: float | None = None) -> Shaped[Tensor, "n ..."]:
+    def sample(
+        self,
+        n: int,
+        *,
+        noise: Noise,
+        label: Tensor | None = None,
+        truncation: float | None = None,
+        code: Mapping[str, float] | None = None,
+    ) -> Shaped[Tensor, "n ..."]:
         """n new examples; codes of a prior that was fitted later are decoded at the centre of the noise.
 
         Arguments:
             truncation: numbers of the noise, not of the codes, beyond +- this are drawn anew.
+            code: values of some codes by their names, c0, c1, ...; the others are drawn.
+        Raises `UsageError` for a code or a value that is none, and for codes of a fitted prior.
         """
         labels.refuse(label, "an infogan")
         if self.fitted is not None:
+            if code:
+                raise UsageError("codes are drawn from a prior that was fitted to them: leave --code out, or give --prior own")
             z = self.noise_prior.truncated(noise, truncation, fitted=self.fitted)
             return self.observation.draw(self._output(z, torch.zeros(n, self.config.latent_dim, device=z.device)), noise)
-        code = self.codes.draw(noise)
-        return self.observation.draw(self._output(code, self.noise_prior.truncated(noise, truncation)), noise)
+        drawn = self.codes.fixed(self.codes.draw(noise), code or {})
+        return self.observation.draw(self._output(drawn, self.noise_prior.truncated(noise, truncation)), noise)
 
     def judge(self, x: Tensor, *, label: Tensor | None = None) -> Float[Tensor, " batch"]:
         """D(x): the log-odds of real against generated."""
