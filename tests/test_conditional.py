@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import pofx
-from pofx import asked, core, data, discovery, examples, fitting
+from pofx import asked, core, data, discovery, examples, figures, fitting
 from pofx.core import Attributes, Batch, Classes, DataSpec, Noise, UsageError, Values
 from pofx.models.adversarial.gan import GAN
 from pofx.models.adversarial.infogan import InfoGAN
@@ -506,3 +506,12 @@ def test_a_value_far_from_all_that_training_saw_is_told(capsys):
     assert capsys.readouterr().err == ""
     asked.labels(model, "age=400", 2, 0)
     assert "age=400 lies outside of what training has seen, 20 to 79" in capsys.readouterr().err
+
+
+def test_the_figure_of_codes_changes_along_a_row_of_a_code(tmp_path):
+    run = pofx.train("infogan", "digits", run=tmp_path / "run", steps=5, quiet=True, report=False, categories=(3,), continuous=1)
+    model = pofx.load(run)
+    assert figures.fits("codes", model)
+    assert not figures.fits("codes", build(GAN, PLANE))
+    figure = figures.draw("codes", model, run.dataset(), run=run)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["c0: 0 to 2"] * 3 + ["c1: -1 to 1"] * 3

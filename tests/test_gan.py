@@ -307,7 +307,8 @@ def test_minibatch_std_finds_out_a_generator_that_repeats_itself():
     ("spec", "fields", "message"),
     [
         (PLANE, {"architecture": "residual"}, "choose dense"),
-        (PLANE, {"attention": True}, "choose the architecture conv or residual"),
+        (PLANE, {"attention": True}, "leave it out, since these data are vectors"),
+        (DataSpec("images", (1, 8, 8)), {"attention": True}, "choose the architecture conv or residual"),
         (PLANE, {"minibatch_std": 4, "hidden": ()}, "give hidden at least one"),
         (PLANE, {"minibatch_std": 1}, "at least 2"),
     ],

@@ -156,7 +156,7 @@ def test_every_figure_that_a_model_has(images, tmp_path, capsys):
         if not set(discovery.load("figures", figure).needs) <= capabilities:
             continue
         path = tmp_path / f"{figure}.png"
-        if figure in ("mixing", "truncation", "growth"):  # no settings of a vae have these
+        if figure in ("codes", "mixing", "truncation", "growth"):  # no settings of a vae have these
             assert "needs a model" in refused(capsys, "plot", images / "run", figure, "--out", path)
             continue
         assert succeeds(capsys, "plot", images / "run", figure, "--out", path).strip() == str(path)
