@@ -258,11 +258,8 @@ def meaning(label: Label) -> str:
     names = ", ".join(label.names[:NAMED]) + (", ..." if len(label.names) > NAMED else "")
     if isinstance(label, Values):
         return f"values, any number each: {names}"
-    return (
-        f"{len(label.names):,} attributes, 0 or 1 each: {names}"
-        if isinstance(label, Attributes)
-        else f"{len(label.names):,} classes: {names}"
-    )
+    of = "attributes, 0 or 1 each" if isinstance(label, Attributes) else "classes"
+    return f"{len(label.names):,} {of}: {names}"
 
 
 def go_on(

@@ -47,7 +47,7 @@ class Options:
     temperature: float | None = None
     """Below 1 draws likelier examples; of texts, 0 takes the likeliest token each time."""
     truncation: float | None = None
-    """Draw the noise anew where it is beyond so many standard deviations: examples more typical and more alike (GANs);
+    """Draw the noise within so many standard deviations: examples more typical and more alike (GANs);
     1 to 2 as a rule."""
     code: str | None = None
     """Fix codes that have learned a meaning, by name: c0=3,c1=-0.5 (infogan); `pofx plot RUN codes` shows what they do."""

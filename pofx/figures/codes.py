@@ -1,5 +1,7 @@
 """What the codes of a model mean: the same samples under one value of a code after the other."""
 
+from typing import Any, cast
+
 import torch
 from matplotlib.figure import Figure
 
@@ -18,15 +20,14 @@ VALUES, EACH, SHOWN = 10, 3, 8
 
 def fits(model: Model) -> bool:
     """Whether samples of the model can be asked for by code."""
-    return "code" in examples.knobs_of(model) if Samples in model.capabilities else False
+    return Samples in model.capabilities and "code" in examples.knobs_of(model)
 
 
 def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
     """Some rows for each code, whose values rise from left to right; all but that code is the same along a row."""
-    codes: Codes = model.codes  # type: ignore[assignment]
+    codes: Codes = cast(Any, model).codes
     rows, names = [], []
-    for index, name in enumerate(codes.names[:SHOWN]):
-        count = codes.categories[index] if index < len(codes.categories) else 0
+    for name, count in list(zip(codes.names, codes.counts, strict=True))[:SHOWN]:
         values = [float(value) for value in range(min(count, VALUES))] if count else torch.linspace(-1, 1, VALUES).tolist()
         drawn = torch.stack([examples.draw(model, EACH, seed=seed, code={name: value}) for value in values], 1)
         # What a category of few values leaves free is blank.

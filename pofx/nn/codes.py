@@ -24,12 +24,13 @@ class Codes(nn.Module):
 
     Attributes:
         width: length of a code. outputs: length of a reading: logits of each category, then means and log deviations of the numbers.
-        entropy: of each code in nats. names: of each code.
+        entropy: of each code in nats. names: of each code. counts: values of each code, 0 for a number.
     """
 
     def __init__(self, categories: Sequence[int], continuous: int) -> None:
         super().__init__()
         self.categories, self.continuous = tuple(categories), continuous
+        self.counts = self.categories + (0,) * continuous
         self.width = sum(self.categories) + continuous
         self.outputs = sum(self.categories) + 2 * continuous
         self.entropy = tuple(math.log(count) for count in self.categories) + (math.log(2),) * continuous
@@ -55,7 +56,7 @@ class Codes(nn.Module):
             if name not in self.names:
                 raise UsageError(f"there is no code {name!r}: the codes are {', '.join(map(self.said, range(len(self.names))))}")
             index = self.names.index(name)
-            count = self.categories[index] if index < len(self.categories) else 0
+            count = self.counts[index]
             if not (value in range(count) if count else -1 <= value <= 1):
                 raise UsageError(f"{name}={value:g} is not possible: {self.said(index)}")
             if count:
@@ -66,7 +67,7 @@ class Codes(nn.Module):
 
     def said(self, index: int) -> str:
         """A code with its values, in words."""
-        values = f"0 to {self.categories[index] - 1}" if index < len(self.categories) else "a number from -1 to 1"
+        values = f"0 to {self.counts[index] - 1}" if self.counts[index] else "a number from -1 to 1"
         return f"{self.names[index]} ({values})"
 
     def categorical(self, code: Float[Tensor, "batch width"]) -> tuple[Float[Tensor, "batch values"], ...]:

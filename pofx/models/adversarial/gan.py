@@ -320,7 +320,7 @@ class GAN(Model, Samples, Decodes, Judges, Classifies):
 
         Arguments:
             temperature: multiplies the noise.
-            truncation: numbers of the noise beyond +- this are drawn anew (before `temperature`): below 2 samples become more
+            truncation: the noise is drawn within +- this (before `temperature`): below 2 samples become more
                 typical and more alike.
         Raises `UsageError` for labels that are not n whole ones of the kind that the training data have.
         """

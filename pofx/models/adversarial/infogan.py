@@ -192,7 +192,7 @@ class InfoGAN(Model, Samples, Encodes, Decodes, Judges):
         entropy = self.codes.entropy
         ignored = [name for name, told, all_of_it in zip(self.codes.names, nats, entropy, strict=True) if told < IGNORED * all_of_it]
         if ignored:
-            flag = "" if self.codes.names.index(ignored[0]) < len(self.codes.categories) else "continuous-"
+            flag = "" if self.codes.counts[self.codes.names.index(ignored[0])] else "continuous-"
             return {
                 "ignored codes": f"{', '.join(ignored)} of {len(nats)} codes cannot be read off samples ({sum(nats):.2g} nats of the "
                 f"{sum(entropy):.2g} or more that all codes have), so that the generator does without: raise --model.{flag}information, train "
@@ -236,7 +236,7 @@ class InfoGAN(Model, Samples, Encodes, Decodes, Judges):
         """n new examples; codes of a prior that was fitted later are decoded at the centre of the noise.
 
         Arguments:
-            truncation: numbers of the noise, not of the codes, beyond +- this are drawn anew.
+            truncation: the noise, not the codes, is drawn within +- this.
             code: values of some codes by their names, c0, c1, ...; the others are drawn.
         Raises `UsageError` for a code or a value that is none, and for codes of a fitted prior.
         """

@@ -188,7 +188,7 @@ class ProgressiveGAN(Model, Samples, Decodes, Judges):
 
         Arguments:
             temperature: multiplies the noise.
-            truncation: numbers of the noise beyond +- this are drawn anew (before `temperature`): below 2 samples become more
+            truncation: the noise is drawn within +- this (before `temperature`): below 2 samples become more
                 typical and more alike.
         """
         labels.refuse(label, "a progressive_gan")
