@@ -35,11 +35,14 @@ HERE = pathlib.Path(__file__).parent
 RESULTS, RUNS = HERE / "results" / "health.json", HERE.parent / "runs" / "health"
 #: Data of each part, and the first of its seeds. No data set and no seed is in both.
 DATA = {
-    "tuning": ("ring", "digits", "fashion_mnist", "grid", "checkerboard", "moons", "blobs", "sprites", "strokes"),
-    "scoring": ("circles", "spiral", "roll", "clusters", "discs", "checks"),
-}
-IMAGES = frozenset({"digits", "fashion_mnist", "sprites", "strokes", "discs", "checks"})
-FIRST = {"tuning": 0, "scoring": 2000}
+    "tuning": (
+        "ring", "digits", "fashion_mnist", "grid", "checkerboard", "moons", "blobs", "sprites", "strokes", "circles", "spiral", "roll",
+        "clusters", "discs", "checks",
+    ),
+    "scoring": ("pinwheel", "waves", "torus", "regression", "rainbows", "polygons"),
+}  # fmt: skip
+IMAGES = frozenset({"digits", "fashion_mnist", "sprites", "strokes", "discs", "checks", "rainbows", "polygons"})
+FIRST = {"tuning": 0, "scoring": 3000}
 #: Rounds that take some ten to thirty seconds of one core.
 ROUNDS = {"images": 600, "vectors": 1500}
 #: So few training images that they can be learned by heart.
@@ -190,9 +193,65 @@ def _checks(random: np.random.Generator) -> np.ndarray:
     return np.where(which[..., None] == 1, colours[0], colours[1]).astype(np.uint8)
 
 
+def _pinwheel(random: np.random.Generator) -> np.ndarray:
+    """Five blades that are bent around the middle."""
+    blade = random.integers(5, size=20_000)
+    out, across = 1 + 0.3 * random.standard_normal(20_000), 0.1 * random.standard_normal(20_000)
+    angle = 2 * np.pi * blade / 5 + 0.25 * np.exp(out)
+    x = np.stack((out * np.cos(angle) - across * np.sin(angle), out * np.sin(angle) + across * np.cos(angle)), 1)
+    return (2 * x).astype(np.float32)
+
+
+def _waves(random: np.random.Generator) -> np.ndarray:
+    """Sine waves of random height and phase, with noise, read at twelve moments."""
+    height, phase = random.uniform(0.5, 2, (20_000, 1)), random.uniform(0, 2 * np.pi, (20_000, 1))
+    x = height * np.sin(np.linspace(0, 3 * np.pi, 12) + phase)
+    return (x + 0.1 * random.standard_normal(x.shape)).astype(np.float32)
+
+
+def _torus(random: np.random.Generator) -> np.ndarray:
+    """The surface of a ring in three dimensions."""
+    around, within = random.uniform(0, 2 * np.pi, (2, 20_000))
+    across = 2 + 0.8 * np.cos(within)
+    x = np.stack((across * np.cos(around), across * np.sin(around), 0.8 * np.sin(within)), 1)
+    return (x + 0.05 * random.standard_normal(x.shape)).astype(np.float32)
+
+
+def _regression(random: np.random.Generator) -> np.ndarray:
+    """Five independent uniform numbers and what Friedman's first function makes of them."""
+    from sklearn.datasets import make_friedman1
+
+    x, y = make_friedman1(20_000, n_features=5, noise=0.5, random_state=0)
+    return np.column_stack((x, y)).astype(np.float32)
+
+
+def _rainbows(random: np.random.Generator) -> np.ndarray:
+    """Colour images of 24 x 24: a smooth change from one random colour to another, in a random direction."""
+    y, x = np.mgrid[:24, :24] / 23 - 0.5
+    n = 6000
+    angle, sharp = random.uniform(0, 2 * np.pi, (n, 1, 1)), random.uniform(2, 12, (n, 1, 1))
+    share = 1 / (1 + np.exp(-sharp * (x * np.cos(angle) + y * np.sin(angle))))[..., None]
+    colours = random.uniform(0, 255, (2, n, 1, 1, 3))
+    return (share * colours[0] + (1 - share) * colours[1]).astype(np.uint8)
+
+
+def _polygons(random: np.random.Generator) -> np.ndarray:
+    """Grey images of 28 x 28: the soft outline of a regular polygon of three to six corners, of random size, place and direction."""
+    y, x = np.mgrid[:28, :28]
+    n = 6000
+    corners, turn = random.integers(3, 7, (n, 1, 1)), random.uniform(0, 2 * np.pi, (n, 1, 1))
+    cx, cy = random.uniform(11, 16, (2, n, 1, 1))
+    radius = random.uniform(5, 9, (n, 1, 1))
+    side = 2 * np.pi / corners
+    angle = (np.arctan2(y - cy, x - cx) + turn) % side - side / 2
+    off = np.hypot(x - cx, y - cy) * np.cos(angle) - radius * np.cos(side / 2)
+    return (255 * np.exp(-0.5 * off**2)).astype(np.uint8)
+
+
 DRAWN = {
     "moons": _moons, "blobs": _blobs, "strokes": _strokes, "circles": _circles, "spiral": _spiral, "roll": _roll, "clusters": _clusters,
-    "discs": _discs, "checks": _checks,
+    "discs": _discs, "checks": _checks, "pinwheel": _pinwheel, "waves": _waves, "torus": _torus, "regression": _regression,
+    "rainbows": _rainbows, "polygons": _polygons,
 }  # fmt: skip
 
 

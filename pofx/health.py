@@ -23,15 +23,19 @@ LOST, STANDS, LAGS, FOREIGN = 0.98, 0.8, 0.5, 0.9
 """Accuracy of the discriminator at pairs from which on the generator is lost, if the distance of its samples stays above this share of
 what it was a few looks ago, and when the game was half as old, or above this one while most of the data is not covered, and nearest
 neighbours in plain features tell them from real ones so well: a sharp discriminator of good samples is no failure."""
+AHEAD, UNLIKE, SPARSE, GAINED = 0.85, 0.7, 0.8, 0.1
+"""Accuracy of a discriminator that is far ahead, if nearest neighbours in plain features tell so much as well, the samples cover less than
+this share of the real examples, and that share has grown by less than the last number over the last few looks, and since the game was
+half as old, while their distance has not fallen below `LAGS` of what it was."""
 VANISHED = 1e-3
 """Share of its usual norm below which a generator's gradient has vanished."""
 KNOWN, GAP, SURE, PLAIN = 0.62, 0.5, 3.0, 0.85
 """P(D(train) > D(held-out)) from which on a discriminator knows its examples by heart, if it also is so many standard errors above
 1/2, and the gap between the logits of both is this share of that between held-out and generated examples; from the last one on a look less
 is enough."""
-BLIND, APART, MUTE = 0.6, 0.95, 0.01
+BLIND, APART, MUTE, ODD = 0.6, 0.95, 0.01, 0.75
 """Accuracy of a blind discriminator at pairs, in the mean of a few looks since it may swing, while nearest neighbours in plain features
-tell real from generated so well; a gap between logits that says nothing, while they tell as much as `FOREIGN`."""
+tell real from generated so well; a gap between logits, and a spread of them, that say nothing, while nearest neighbours tell so much."""
 LIMIT, STEEP, TIMES = 200.0, 1e4, 50.0
 """A gap between logits that no probability needs, whose common height means nothing in games of differences; a norm of gradients that no
 game needs; and how many times their usual spread, or the usual norm of gradients, is an explosion."""
@@ -93,15 +97,22 @@ def _always(records: Sequence[Record], holds: Callable[[Record], bool], looks: i
     return bool(last) and all(holds(record) for record in last)
 
 
+def _half(records: Sequence[Record]) -> Record:
+    """The first look after which the game had half of its present age: in a long training a few looks see little of slow progress."""
+    return next(record for record in records if record["progress"] >= records[-1]["progress"] / 2)
+
+
 def _stands(records: Sequence[Record], share: float = STANDS) -> bool:
-    """Whether samples came hardly nearer to the data over the last few looks, and over the second half of the game so far: in a long
-    training a few looks see little of a slow approach."""
+    """Whether samples came hardly nearer to the data over the last few looks, and over the second half of the game so far."""
     last = _last(records)
-    if not last:
-        return False
-    now = last[-1]
-    half = next(record for record in records if record["progress"] >= now["progress"] / 2)
-    return all(now["distance"] >= share * before["distance"] for before in (last[0], half))
+    return bool(last) and all(last[-1]["distance"] >= share * before["distance"] for before in (last[0], _half(records)))
+
+
+def _idles(records: Sequence[Record]) -> bool:
+    """Whether samples cover hardly more of the data than some looks ago, and are not much nearer to it."""
+    now, before = records[-1], _last(records)[0]
+    gained = any(now["coverage"] >= past["coverage"] + GAINED for past in (before, _half(records)))
+    return now["distance"] >= LAGS * before["distance"] and not gained
 
 
 def _wins(records: Sequence[Record]) -> str | None:
@@ -113,6 +124,12 @@ def _wins(records: Sequence[Record]) -> str | None:
                 f"the discriminator tells {now['told']:.1%} of pairs of a real and a generated example apart, and samples "
                 f"{'hardly' if thin else 'no longer'} come nearer to the data, so that the generator has little to learn from"
             )
+    ahead = _always(records, lambda r: r["told"] >= AHEAD and r["neighbours"] >= UNLIKE and r["coverage"] < SPARSE)
+    if ahead and _idles(records):
+        return (
+            f"the discriminator tells {now['told']:.0%} of pairs of a real and a generated example apart, and the share of real examples "
+            f"with a sample in their neighbourhood stays near {now['coverage']:.0%}, so that the generator learns little from it"
+        )
     usual = median([r["maker_gradient"] for r in records]) if records else math.nan
     if _always(records, lambda r: r["maker_gradient"] < VANISHED * usual):
         return f"the generator's gradient has vanished, to {now['maker_gradient']:.1g} from {usual:.1g}"
@@ -138,7 +155,7 @@ def _dead(records: Sequence[Record]) -> str | None:
     if not last:
         return None
     now, told = last[-1], mean(r["told"] for r in last)
-    if _always(records, lambda r: abs(r["real_logit"] - r["fake_logit"]) < MUTE and r["neighbours"] >= FOREIGN):
+    if _always(records, lambda r: max(abs(r["real_logit"] - r["fake_logit"]), r["spread"]) < MUTE and r["neighbours"] >= ODD):
         return (
             f"the discriminator's logits of real and of generated examples are {abs(now['real_logit'] - now['fake_logit']):.1g} apart, "
             f"while nearest neighbours tell {now['neighbours']:.0%} of them, so that the generator learns from next to nothing"
@@ -211,12 +228,15 @@ def _oscillates(records: Sequence[Record]) -> str | None:
     last = _last(records)
     if not last:
         return None
-    best = min(record["distance"] for record in records)
-    if not all(record["distance"] > WORSE * best and record["distance"] > best + FAR for record in last):
-        return None
+    # A young game may be near by chance, and a distance of two moments too: samples of an untrained generator have the right spread.
+    best = min((r for r in records if r["progress"] >= YOUNG), key=lambda r: r["distance"])
+    for r in last:
+        if r["distance"] <= max(WORSE * best["distance"], best["distance"] + FAR) or r["coverage"] >= best["coverage"]:
+            return None
     return (
         f"samples were nearer to the data before: their Fréchet distance is {last[-1]['distance']:.2g} of the data's variance after "
-        f"{best:.2g} at its best, over {LOOKS} looks"
+        f"{best['distance']:.2g} at its best, over {LOOKS} looks, and {last[-1]['coverage']:.0%} of the real examples have a sample in their "
+        f"neighbourhood after {best['coverage']:.0%}"
     )
 
 

@@ -69,13 +69,17 @@ def test_a_single_look_and_a_young_game_are_no_evidence(name):
 
 
 def test_oscillation_is_a_distance_that_was_better():
-    assert list(health.diagnose(looks(20, distance=0.5))) == [health.OSCILLATES]
+    assert list(health.diagnose(looks(20, distance=0.5, coverage=0.6))) == [health.OSCILLATES]
+    # The first two moments of the samples may be those of the data by chance: of an untrained game, or where the samples cover more since.
+    chance = [{**record, "distance": 0.001 if i < 2 else 0.5, "coverage": 0.7 if i < 2 else 0.6} for i, record in enumerate(looks(20))]
+    assert health.diagnose(chance) == {}
+    assert health.diagnose(looks(20, distance=0.5, coverage=0.9)) == {}
     falling = [{**record, "distance": 1 / (i + 1)} for i, record in enumerate(looks(20))]
     assert health.diagnose(falling) == {}
 
 
 def test_a_generator_that_still_comes_nearer_is_not_lost():
-    lost = {"told": 1.0, "neighbours": 1.0}
+    lost = {"told": 1.0, "neighbours": 1.0, "coverage": 0.85}
     fast = [{**record, **lost, "distance": 0.7**i} for i, record in enumerate(looks(20))]
     assert health.diagnose(fast) == {}
     # Of a long game three looks say little: 10 % nearer within them, 40 % since it was half as old.
@@ -86,13 +90,25 @@ def test_a_generator_that_still_comes_nearer_is_not_lost():
 
 def test_a_sharp_discriminator_of_good_samples_has_not_won():
     assert list(health.diagnose(looks(20, told=0.99, distance=0.1, neighbours=0.95))) == [health.WINS]
-    assert health.diagnose(looks(20, told=0.99, distance=0.1, neighbours=0.8)) == {}
+    assert health.diagnose(looks(20, told=0.99, distance=0.1, neighbours=0.6)) == {}
+
+
+def test_a_discriminator_far_ahead_has_won_if_coverage_stays_low():
+    ahead = {"told": 0.9, "coverage": 0.6, "distance": 0.05}
+    found = health.diagnose([{**record, **ahead} for record in looks(20)])
+    assert list(found) == [health.WINS]
+    assert "stays near 60%" in found[health.WINS]
+    for better in ({"told": 0.8}, {"coverage": 0.9}, {"neighbours": 0.6}):
+        assert health.diagnose([{**record, **ahead, **better} for record in looks(20)]) == {}
+    # It still gains: 0.02 with each look, 0.2 since the game was half as old.
+    assert health.diagnose([{**record, **ahead, "coverage": 0.3 + 0.02 * i} for i, record in enumerate(looks(20))]) == {}
 
 
 def test_logits_that_say_nothing_are_a_dead_discriminator():
-    mute = {"real_logit": 0.001, "fake_logit": 0.002, "held_logit": 0.001, "neighbours": 0.95}
+    mute = {"real_logit": 0.001, "fake_logit": 0.002, "held_logit": 0.001, "spread": 0.001, "neighbours": 0.95}
     assert list(health.diagnose(looks(20, **mute))) == [health.DEAD]
     assert health.diagnose(looks(20, **mute | {"fake_logit": -0.05})) == {}
+    assert health.diagnose(looks(20, **mute | {"spread": 0.05})) == {}
     assert health.diagnose(looks(20, **mute | {"neighbours": 0.7})) == {}
 
 
