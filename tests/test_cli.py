@@ -182,7 +182,7 @@ def test_a_budget_of_another_kind_takes_the_place_of_the_stored_one(tmp_path, da
 def test_patience_without_a_score_and_a_config_that_is_not_there(capsys, data, tmp_path):
     assert "--patience" in refused(capsys, "train", "gan", "--data", data, "--patience", "2", *TINY)
     assert "nope.json" in refused(capsys, "train", "--config", "nope.json")
-    assert "lr must be more than 0" in refused(capsys, "train", "vae", "--data", data, "--model.optimizer.lr", "0")
+    assert "--model.optimizer.lr must be more than 0" in refused(capsys, "train", "vae", "--data", data, "--model.optimizer.lr", "0")
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
 
 

@@ -54,8 +54,8 @@ _WORDINGS = (
 """What the parser says, and what a person is told instead."""
 
 
-def _plain(text: str) -> str:
-    """An error box of the parser as one sentence."""
+def _plain(text: str, flags: Sequence[str]) -> str:
+    """An error box of the parser as one sentence; `flags`: those that there are."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)
     lines = [re.sub(r"[╭╮╰╯│─━+|]+|-{4,}", " ", line).strip() for line in text.splitlines()]
     sentence = " ".join(" ".join(line for line in lines if line).split())
@@ -65,9 +65,13 @@ def _plain(text: str) -> str:
             return (
                 match.expand(wording).replace("True', 'False", "true', 'false").replace(", 'None'", "").replace("'None', ", "").strip(" .")
             )
-    # Our own configs word their errors; the parser's prefix names only the group.
+    # Our own configs word their errors, and name their own field; the parser's prefix names the group that it is in.
     sentence = re.sub(r"^(?:Value error|Parsing error)\s+", "", sentence)
-    return re.sub(r"^Error parsing [\w.]+(?: \w+)?: ", "", sentence).strip(" .") or "the arguments cannot be read"
+    if match := re.match(r"Error parsing ([\w.-]+)(?: \w+)?: ((\S*).*)", sentence):
+        group, sentence, field = match.groups()
+        within = {f"--{field}", f"--{group}.{field}"} & set(flags)
+        sentence = sentence.replace(field, max(within, key=len), 1) if within else sentence
+    return sentence.strip(" .") or "the arguments cannot be read"
 
 
 def _flags(cls: type, prefix: str = "--") -> list[tuple[str, Any]]:
@@ -125,7 +129,7 @@ def parse(cls: type[T], arguments: Sequence[str], *, verb: str, default: T | Non
         if stop.code in (0, None):
             print(printed.getvalue().replace("--source ", "--data "), end="")
             raise
-        raise UsageError(_plain(errors.getvalue() or printed.getvalue()).replace("--source", "--data")) from None
+        raise UsageError(_plain(errors.getvalue() or printed.getvalue(), known).replace("--source", "--data")) from None
 
 
 def _run(arguments: list[str]) -> int:
