@@ -37,12 +37,12 @@ RESULTS, RUNS = HERE / "results" / "health.json", HERE.parent / "runs" / "health
 DATA = {
     "tuning": (
         "ring", "digits", "fashion_mnist", "grid", "checkerboard", "moons", "blobs", "sprites", "strokes", "circles", "spiral", "roll",
-        "clusters", "discs", "checks",
+        "clusters", "discs", "checks", "pinwheel", "waves", "torus", "regression", "rainbows", "polygons",
     ),
-    "scoring": ("pinwheel", "waves", "torus", "regression", "rainbows", "polygons"),
+    "scoring": ("lissajous", "stairs", "shell", "walks", "photographs", "crosses"),
 }  # fmt: skip
-IMAGES = frozenset({"digits", "fashion_mnist", "sprites", "strokes", "discs", "checks", "rainbows", "polygons"})
-FIRST = {"tuning": 0, "scoring": 3000}
+IMAGES = frozenset({"digits", "fashion_mnist", "sprites", "strokes", "discs", "checks", "rainbows", "polygons", "photographs", "crosses"})
+FIRST = {"tuning": 0, "scoring": 4000}
 #: Rounds that take some ten to thirty seconds of one core.
 ROUNDS = {"images": 600, "vectors": 1500}
 #: So few training images that they can be learned by heart.
@@ -80,7 +80,7 @@ KINDS = {
     "healthy": Kind(),
     "learning rates x100": _broken(lambda c: _optimizers(c, 100, 100), DIVERGES, COLLAPSES, WINS, DEAD, OSCILLATES),
     "strong discriminator, no penalty": _broken(
-        lambda c: {"gamma": 0.0, "discriminator_steps": 5, **_optimizers(c, 0.2, 2)}, WINS, COLLAPSES, DIVERGES, OSCILLATES
+        lambda c: {"gamma": 0.0, "discriminator_steps": 5, **_optimizers(c, 0.02, 5)}, WINS, COLLAPSES, DIVERGES, OSCILLATES
     ),
     "frozen discriminator": _broken(lambda c: _optimizers(c, 1, 1e-5), DEAD, COLLAPSES, DIVERGES),
     "frozen generator": _broken(lambda c: _optimizers(c, 1e-5, 1), WINS),
@@ -88,7 +88,7 @@ KINDS = {
     "few examples": _broken(lambda c: {"gamma": 0.01}, OVERFITS, COPIES, WINS, COLLAPSES, few=True),
     "fast generator": _broken(lambda c: {"generator_steps": 5, **_optimizers(c, 20, 0.05)}, COLLAPSES, DEAD, OSCILLATES, DIVERGES),
     "minimax, discriminator far ahead": _broken(
-        lambda c: {"loss": "minimax", "gamma": 0.0, "discriminator_steps": 10, **_optimizers(c, 0.2, 1)},
+        lambda c: {"loss": "minimax", "gamma": 0.0, "discriminator_steps": 10, **_optimizers(c, 0.02, 2)},
         WINS,
         COLLAPSES,
         DIVERGES,
@@ -248,10 +248,63 @@ def _polygons(random: np.random.Generator) -> np.ndarray:
     return (255 * np.exp(-0.5 * off**2)).astype(np.uint8)
 
 
+def _lissajous(random: np.random.Generator) -> np.ndarray:
+    """A closed curve in the plane that crosses itself."""
+    turn = random.uniform(0, 2 * np.pi, 20_000)
+    x = np.stack((2 * np.sin(3 * turn), 2 * np.sin(2 * turn + 0.7)), 1)
+    return (x + 0.05 * random.standard_normal(x.shape)).astype(np.float32)
+
+
+def _stairs(random: np.random.Generator) -> np.ndarray:
+    """Six flat steps, the lower ones trodden more often."""
+    step = random.choice(6, 20_000, p=np.arange(6, 0, -1) / 21)
+    x = np.stack((step + random.uniform(0, 1, 20_000), 0.7 * step + 0.04 * random.standard_normal(20_000)), 1)
+    return (x - 2).astype(np.float32)
+
+
+def _shell(random: np.random.Generator) -> np.ndarray:
+    """The surface of a ball in four dimensions."""
+    x = random.standard_normal((20_000, 4))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    return (2 * x * (1 + 0.03 * random.standard_normal((20_000, 1)))).astype(np.float32)
+
+
+def _walks(random: np.random.Generator) -> np.ndarray:
+    """Walks of ten random strides."""
+    return (0.5 * random.standard_t(5, (20_000, 10)).cumsum(1)).astype(np.float32)
+
+
+def _photographs(random: np.random.Generator) -> np.ndarray:
+    """Colour images of 16 x 16: pieces of the two photographs that come with scikit-learn, half as large."""
+    from sklearn.datasets import load_sample_images
+
+    pieces = []
+    for photograph in load_sample_images().images:
+        small = photograph[: len(photograph) // 2 * 2].reshape(-1, 2, 320, 2, 3).mean((1, 3))
+        tops, lefts = random.integers(len(small) - 16, size=3000), random.integers(320 - 16, size=3000)
+        pieces += [small[top : top + 16, left : left + 16] for top, left in zip(tops, lefts, strict=True)]
+    return random.permutation(np.array(pieces).astype(np.uint8))
+
+
+def _crosses(random: np.random.Generator) -> np.ndarray:
+    """Grey images of 18 x 18: two soft bars of random length that cross at right angles."""
+    y, x = np.mgrid[:18, :18]
+    n = 6000
+    angle = random.uniform(0, np.pi / 2, (n, 1, 1))
+    cx, cy = random.uniform(6, 11, (2, n, 1, 1))
+    along = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
+    across = (y - cy) * np.cos(angle) - (x - cx) * np.sin(angle)
+    image = np.zeros((n, 18, 18))
+    for of, off in ((along, across), (across, along)):
+        image = np.maximum(image, np.exp(-0.5 * off**2) / (1 + np.exp(2 * (np.abs(of) - random.uniform(2, 6, (n, 1, 1))))))
+    return (255 * image).astype(np.uint8)
+
+
 DRAWN = {
     "moons": _moons, "blobs": _blobs, "strokes": _strokes, "circles": _circles, "spiral": _spiral, "roll": _roll, "clusters": _clusters,
     "discs": _discs, "checks": _checks, "pinwheel": _pinwheel, "waves": _waves, "torus": _torus, "regression": _regression,
-    "rainbows": _rainbows, "polygons": _polygons,
+    "rainbows": _rainbows, "polygons": _polygons, "lissajous": _lissajous, "stairs": _stairs, "shell": _shell, "walks": _walks,
+    "photographs": _photographs, "crosses": _crosses,
 }  # fmt: skip
 
 

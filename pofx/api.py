@@ -297,7 +297,8 @@ def _larger(settings: Settings, trainer: Trainer) -> str:
     """What a budget would have to exceed to go on."""
     if settings.minutes is not None:
         return f"more than --minutes {math.ceil(trainer.seconds / 6) / 10:g}, which it has used,"
-    return "a larger budget"
+    unit, value = ("epochs", settings.epochs) if settings.epochs is not None else ("steps", settings.steps)
+    return "a larger budget" if value is None else f"more than --{unit} {value:g}"
 
 
 def _run(trainer: Trainer, run: Run, report: bool) -> Run:

@@ -90,8 +90,9 @@ class Report:
     @property
     def heading(self) -> str:
         """What was measured on what."""
+        at = f" at move {self.step:,}" if self.step is not None else ""
         prior = f", codes from the prior {self.prior}" if self.prior else ""
-        return f"{self.model} on {self.data} ({self.part} part, look {self.looks} at it){prior}"
+        return f"{self.model}{at} on {self.data} ({self.part} part, look {self.looks} at it){prior}"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         yield Text(self.heading, style="bold")
@@ -243,7 +244,8 @@ def _look(run: "Run | None", dataset: Dataset, part: str) -> int:
     """Counts this look at a part of the data: choices made on a test part after many looks are overfitted to it."""
     if run is None:
         return 1
-    looks = dict(run.info.get("looks", {}))
+    # Read anew: another evaluation may have ended since this one began.
+    looks = dict(run.read(run.path).info.get("looks", {}))
     key = f"{part} of {dataset.fingerprint}"
     looks[key] = int(looks.get(key, 0)) + 1
     run.update(looks=looks)

@@ -18,7 +18,7 @@ NAMES = (WINS, OVERFITS, DEAD, DIVERGES, COLLAPSES, OSCILLATES, COPIES)
 YOUNG = 0.15
 """Share of the budget in which a game may still find its feet."""
 LOOKS, FEW = 3, 2
-"""Looks in a row that must agree; as many are enough at the end of a training that had no more."""
+"""Looks in a row that must agree; fewer are enough at the end of a training, since no more will come."""
 LOST, STANDS, LAGS, FOREIGN = 0.98, 0.8, 0.5, 0.9
 """Accuracy of the discriminator at pairs from which on the generator is lost, if the distance of its samples stays above this share of
 what it was a few looks ago, and when the game was half as old, or above this one while most of the data is not covered, and nearest
@@ -42,10 +42,10 @@ game needs; and how many times their usual spread, or the usual norm of gradient
 MEAN, WIDE, AWAY = 1.0, 1.25, 10.0
 """Distance of samples that are all the data's mean; diversity above which they do not gather there, or anywhere; a distance that needs no
 other sign."""
-NARROW, TWINS, THIN, BARE, REMOTE = 0.5, 0.3, 0.4, 0.05, 0.5
+NARROW, TWINS, THIN, BARE, REMOTE, HOLLOW = 0.5, 0.3, 0.4, 0.05, 0.5, 0.15
 """Diversity below which modes are lost; share of twins above which, at this coverage at most; coverage below which; distance at which,
-with that coverage, a game that stands has lost them. A generator that draws its modes too narrow for a while has twins as well, and
-leaves none out."""
+with that coverage, a game that stands has lost them; coverage below which any game has that is farther from the data than their mean. A
+generator that draws its modes too narrow for a while has twins as well, and leaves none out."""
 WORSE, FAR = 1.5, 0.02
 """A distance is worse than its best by this factor, and by this share of the data's variance."""
 COPIED = 0.2
@@ -85,10 +85,11 @@ def diagnose(records: Sequence[Record], rollbacks: Sequence[str] = ()) -> dict[s
 
 
 def _last(records: Sequence[Record], looks: int = LOOKS) -> Sequence[Record]:
-    """The last few looks after the young part of the training; none where they are too few, and not all there will be."""
+    """The last few looks after the young part of the training; none where they are too few."""
     grown = [record for record in records if record["progress"] >= YOUNG]
-    enough = min(looks, FEW) if grown and grown[-1]["progress"] >= 1 else looks
-    return grown[-looks:] if len(grown) >= enough else ()
+    if grown and grown[-1]["progress"] >= 1:
+        looks = min(looks, FEW)
+    return grown[-looks:] if len(grown) >= looks else ()
 
 
 def _always(records: Sequence[Record], holds: Callable[[Record], bool], looks: int = LOOKS) -> bool:
@@ -163,7 +164,7 @@ def _dead(records: Sequence[Record]) -> str | None:
     if told > BLIND or not _always(records, lambda r: r["neighbours"] >= APART):
         return None
     return (
-        f"the discriminator tells only {told:.0%} of pairs of a real and a generated example apart (over {LOOKS} looks; spread of logits "
+        f"the discriminator tells only {told:.0%} of pairs of a real and a generated example apart (over {len(last)} looks; spread of logits "
         f"{now['spread']:.2g}), while their nearest neighbours tell {now['neighbours']:.0%}, so that the generator learns from nothing"
     )
 
@@ -216,6 +217,11 @@ def _collapses(records: Sequence[Record]) -> str | None:
         )
     if _always(records, lambda r: r["diversity"] < NARROW):
         return f"samples differ from each other by {now['diversity']:.0%} of what real examples do"
+    if _always(records, lambda r: r["coverage"] < HOLLOW and r["distance"] > MEAN):
+        return (
+            f"only {now['coverage']:.0%} of the real examples have a sample in their neighbourhood, and the samples' Fréchet distance is "
+            f"{now['distance']:.3g} of the data's variance, that of a single point at the mean being 1"
+        )
     if _always(records, lambda r: r["coverage"] < (THIN if r["distance"] > REMOTE else BARE)) and _stands(records):
         return (
             f"only {now['coverage']:.0%} of the real examples have a sample in their neighbourhood, and samples no longer come nearer to "
@@ -235,7 +241,7 @@ def _oscillates(records: Sequence[Record]) -> str | None:
             return None
     return (
         f"samples were nearer to the data before: their Fréchet distance is {last[-1]['distance']:.2g} of the data's variance after "
-        f"{best['distance']:.2g} at its best, over {LOOKS} looks, and {last[-1]['coverage']:.0%} of the real examples have a sample in their "
+        f"{best['distance']:.2g} at its best, over {len(last)} looks, and {last[-1]['coverage']:.0%} of the real examples have a sample in their "
         f"neighbourhood after {best['coverage']:.0%}"
     )
 

@@ -55,7 +55,8 @@ def _summary(report: Report | None) -> str:
         return ""
     checks = ", ".join(dict.fromkeys(flag.check for flag in report.flags))
     alarm = f'<p class="failed">The evaluation flags this model: <a href="#evaluation">{page.text(checks)}</a></p>' if checks else ""
-    where = f'On the {page.text(report.part)} part (<a href="#evaluation">all numbers</a>; ± is half of a 95 % interval):'
+    at = f" at move {report.step:,}" if report.step is not None else ""
+    where = f'On the {page.text(report.part)} part{at} (<a href="#evaluation">all numbers</a>; ± is half of a 95 % interval):'
     return (
         f'{alarm}<p class="soft">{where}</p>{page.facts((row.name, _short(row)) for row in report.headline)}' if report.headline else alarm
     )

@@ -248,9 +248,14 @@ class Run:
         return lock
 
     def update(self, **values: Any) -> None:
-        """Changes entries of run.json in one step."""
-        self.info.update(values)
-        if distributed.rank() == 0:
+        """Changes entries of run.json in one step, and takes over what other processes have changed in it: an evaluation may count a
+        look at the data while training goes on."""
+        if distributed.rank() > 0:
+            self.info.update(values)
+            return
+        with filelock.FileLock(self.path / ".run.lock"):
+            there = json.loads((self.path / INFO).read_text(encoding="utf-8")) if (self.path / INFO).exists() else {}
+            self.info.update(there | values)
             checkpoint.replace_file(self.path / INFO, json.dumps(self.info, indent=1).encode())
 
     def truncate_metrics(self, step: int) -> None:

@@ -117,7 +117,10 @@ def test_what_is_plainly_learned_by_heart_takes_two_looks():
         records = looks(20)
         for record in records[-2:]:
             record |= SICK[health.OVERFITS] | {"seen": seen}
-        assert list(health.diagnose(records)) == named
+        unfinished = [{**record, "progress": 0.9 * record["progress"]} for record in records]
+        assert list(health.diagnose(unfinished)) == named
+        # No third look will come at the end.
+        assert list(health.diagnose(records)) == [health.OVERFITS]
 
 
 def test_modes_that_are_drawn_too_narrow_are_not_lost():
@@ -131,6 +134,13 @@ def test_a_game_that_stands_far_away_has_lost_its_modes():
     assert health.diagnose([{**record, **far, "distance": 0.1} for record in looks(20)]) == {}
     falling = [{**record, "coverage": 0.36, "distance": 3 * 0.8**i} for i, record in enumerate(looks(20))]
     assert health.diagnose(falling) == {}
+
+
+def test_a_game_that_is_farther_than_the_mean_and_covers_nothing_has_failed_even_if_it_moves():
+    lost = [{**record, "coverage": 0.05, "distance": 9 * 0.7**i + 1, "diversity": 1.2} for i, record in enumerate(looks(10))]
+    assert list(health.diagnose(lost)) == [health.COLLAPSES]
+    assert health.diagnose([{**record, "coverage": 0.3} for record in lost]) == {}
+    assert health.diagnose([{**record, "distance": record["distance"] - 1} for record in lost]) == {}
 
 
 def test_samples_that_run_away_diverge():

@@ -25,8 +25,8 @@ class Options:
     quiet: bool = False
     """No bar."""
     json: str | None = None
-    """File for the numbers as JSON, - for standard output (without the table). Those of the run's own data are also kept
-    in RUN/evaluation.json and in RUN/report.html."""
+    """File for the numbers as JSON, - for standard output (without the table). Those of the run's own data and of the checkpoint that
+    RUN stands for are also kept in RUN/evaluation.json and in RUN/report.html."""
 
 
 def run(options: Options) -> None:
@@ -42,8 +42,9 @@ def run(options: Options) -> None:
 
     found = Run.open(options.run)
     report = evaluate(found, options.source, full=options.full, features=options.features, part=options.part, quiet=options.quiet)
-    # Other data's numbers would be taken for the run's.
-    if options.source is None:
+    # Numbers of other data, or of another checkpoint than RUN stands for, would be taken for the run's.
+    own = found.step == Run.open(found.path).step
+    if options.source is None and own:
         keep(found, report)
         page.write(found)
     if options.json == "-":
@@ -52,3 +53,5 @@ def run(options: Options) -> None:
     if options.json is not None:
         save(report, pathlib.Path(options.json))
     Console().print(report)
+    if options.source is None and options.json is None and not own:
+        print(f"numbers of a checkpoint of one's choice are not kept in {found.path}: --json FILE writes them")

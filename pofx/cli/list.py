@@ -71,14 +71,16 @@ def _runs(folder: pathlib.Path) -> list[tuple[str, str]]:
         except UsageError as error:
             rows.append((str(path.parent), f"unreadable: {error}"))
             continue
-        step = f"step {info['last']:,}" if info.get("last") is not None else "no checkpoint"
-        rows.append((str(path.parent), f"{run.label}  {info['data']['source']}  {info.get('status', 'unknown')}  {step}{_score(report)}"))
+        move = f"move {info['last']:,}" if info.get("last") is not None else "no checkpoint"
+        score = _score(report, info.get("last"))
+        rows.append((str(path.parent), f"{run.label}  {info['data']['source']}  {info.get('status', 'unknown')}  {move}{score}"))
     return rows
 
 
-def _score(report: "Report | None") -> str:
-    """The number that says most of an evaluation."""
+def _score(report: "Report | None", last: int | None) -> str:
+    """The number that says most of an evaluation, and of which move it is where that is not the last one."""
     if report is None or not report.headline:
         return ""
     row = report.headline[0]
-    return f"  {row.arrow} {row.name} {row.value} ({report.part}, n = {row.n:,})"
+    at = f", at move {report.step:,}" if report.step not in (None, last) else ""
+    return f"  {row.arrow} {row.name} {row.value} ({report.part}, n = {row.n:,}{at})"
