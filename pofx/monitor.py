@@ -56,7 +56,8 @@ class Monitor:
         vitals, step = self.trainer.vitals, self.trainer.clock.step
         if vitals is None or not (vitals.due(step) or (last and vitals.last < step)):
             return
-        signals = vitals.look(step)
+        # A training that stops early has no more looks either.
+        signals = vitals.look(step, 1.0 if last else self.trainer.progress)
         self.tell()
         told = {f"health/{name}": value for name, value in signals.items() if name not in ("step", "progress") and math.isfinite(value)}
         self.trainer.write({**told, **({"symptoms": self.symptoms} if self.symptoms else {})})

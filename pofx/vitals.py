@@ -124,9 +124,9 @@ class Vitals:
         return [dict(zip(SIGNALS, row, strict=True)) for row in self.records.tolist()]
 
     @torch.no_grad()
-    def look(self, step: int) -> dict[str, float]:
-        """The signals now, which are also kept."""
-        found = {"step": float(step), "progress": float(self.model.progress), **self.game(), **self._samples()}
+    def look(self, step: int, progress: float) -> dict[str, float]:
+        """The signals now, after `step` moves and this share of the budget, which are also kept."""
+        found = {"step": float(step), "progress": progress, **self.game(), **self._samples()}
         row = torch.tensor([found[name] for name in SIGNALS], dtype=torch.float64)
         self.records = torch.cat((self.records, row[None]))
         return found

@@ -217,7 +217,7 @@ class Drawn(GAN):
 def signals_of(drawn, source="ring"):
     game = trainer(Drawn, source)
     game.model.drawn = game.average.drawn = drawn
-    return game.vitals.look(1)
+    return game.vitals.look(1, 0.5)
 
 
 def test_signals_tell_samples_that_are_data_from_those_that_are_not():
@@ -321,7 +321,7 @@ def test_watched_samples_are_drawn_and_judged_in_parts_that_equal_the_whole(cond
         model.judge = lambda x, **more: sizes.add(len(x)) or judge(x, **more)
         game = Trainer(model, dataset, Settings(steps=2, batch_size=16, ema=0.9, seed=3), quiet=True).vitals
         drawn = [game._drawn(game.model, n) for _ in range(2) for n in (vitals.JUDGED, vitals.WATCHED)]
-        game.look(1)
+        game.look(1, 0.5)
         return drawn, game.records, sizes
 
     (some, parts, sizes), (whole, once, _) = found(32), found(256)
@@ -350,6 +350,8 @@ def test_signals_stand_in_the_metrics_and_failures_in_the_run(tmp_path, capsys, 
     monkeypatch.setattr(health, "BLIND", 1.1)
     monkeypatch.setattr(health, "APART", 0.0)
     monkeypatch.setattr(health, "FAR", math.inf)
+    for bound in ("THIN", "BARE", "HOLLOW"):
+        monkeypatch.setattr(health, bound, 0.0)
     run = pofx.train("gan", "ring", run=tmp_path / "run", steps=40, batch_size=16, quiet=True)
     lines = [line for line in run.metrics() if "health/told" in line]
     assert len(lines) >= 20
@@ -403,6 +405,17 @@ def test_a_training_of_few_looks_is_judged_at_its_end():
     assert health.diagnose([two[0], {**two[1], "progress": 0.9}]) == {}, "there may be another look"
     assert health.diagnose(two[1:]) == {}, "one look is none"
     assert health.diagnose([{**two[0], **FINE}, two[1]]) == {}
+
+
+def test_the_last_look_of_a_training_is_at_its_end(monkeypatch):
+    monkeypatch.setattr(vitals, "SPACING", 2)
+    monkeypatch.setattr(vitals, "EXAMPLES", 2)
+    game = trainer(steps=5)
+    game.train()
+    shares = [record["progress"] for record in game.vitals.history()]
+    assert shares == sorted(shares)
+    assert shares[0] < 1.0
+    assert shares[-1] == 1.0
 
 
 def test_gradients_that_no_game_needs_are_a_divergence_at_once():
