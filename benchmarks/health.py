@@ -37,12 +37,28 @@ RESULTS, RUNS = HERE / "results" / "health.json", HERE.parent / "runs" / "health
 DATA = {
     "tuning": (
         "ring", "digits", "fashion_mnist", "grid", "checkerboard", "moons", "blobs", "sprites", "strokes", "circles", "spiral", "roll",
-        "clusters", "discs", "checks", "pinwheel", "waves", "torus", "regression", "rainbows", "polygons",
+        "clusters", "discs", "checks", "pinwheel", "waves", "torus", "regression", "rainbows", "polygons", "lissajous", "stairs", "shell",
+        "walks", "photographs", "crosses",
     ),
-    "scoring": ("lissajous", "stairs", "shell", "walks", "photographs", "crosses"),
+    "scoring": ("rose", "banana", "shares", "series", "gratings", "mosaics"),
 }  # fmt: skip
-IMAGES = frozenset({"digits", "fashion_mnist", "sprites", "strokes", "discs", "checks", "rainbows", "polygons", "photographs", "crosses"})
-FIRST = {"tuning": 0, "scoring": 4000}
+IMAGES = frozenset(
+    {
+        "digits",
+        "fashion_mnist",
+        "sprites",
+        "strokes",
+        "discs",
+        "checks",
+        "rainbows",
+        "polygons",
+        "photographs",
+        "crosses",
+        "gratings",
+        "mosaics",
+    }
+)
+FIRST = {"tuning": 0, "scoring": 5000}
 #: Rounds that take some ten to thirty seconds of one core.
 ROUNDS = {"images": 600, "vectors": 1500}
 #: So few training images that they can be learned by heart.
@@ -300,11 +316,59 @@ def _crosses(random: np.random.Generator) -> np.ndarray:
     return (255 * image).astype(np.uint8)
 
 
+def _rose(random: np.random.Generator) -> np.ndarray:
+    """A flower of five petals, drawn with a thin line."""
+    turn = random.uniform(0, np.pi, 20_000)
+    out = 2.5 * np.cos(5 * turn)
+    x = np.stack((out * np.cos(turn), out * np.sin(turn)), 1)
+    return (x + 0.04 * random.standard_normal(x.shape)).astype(np.float32)
+
+
+def _banana(random: np.random.Generator) -> np.ndarray:
+    """A bent Gaussian beside a round one that is a quarter as frequent."""
+    x = random.standard_normal((20_000, 2))
+    x[:, 1] = 0.4 * x[:, 1] + x[:, 0] ** 2 - 1
+    far = random.random(20_000) < 0.2
+    x[far] = (0.0, 3.0) + 0.3 * random.standard_normal((int(far.sum()), 2))
+    return x.astype(np.float32)
+
+
+def _shares(random: np.random.Generator) -> np.ndarray:
+    """Four shares of a whole, most of them small."""
+    return (4 * random.dirichlet((0.8, 0.8, 1.5, 3.0), 20_000)).astype(np.float32)
+
+
+def _series(random: np.random.Generator) -> np.ndarray:
+    """Eight steps of an autoregression of second order that swings."""
+    x = np.zeros((20_000, 48))
+    for t in range(2, 48):
+        x[:, t] = 1.4 * x[:, t - 1] - 0.8 * x[:, t - 2] + 0.5 * random.standard_normal(20_000)
+    return x[:, -8:].astype(np.float32)
+
+
+def _gratings(random: np.random.Generator) -> np.ndarray:
+    """Grey images of 20 x 20: waves of random direction, length and phase under a soft round window."""
+    y, x = np.mgrid[:20, :20] - 9.5
+    n = 6000
+    angle, phase = random.uniform(0, np.pi, (n, 1, 1)), random.uniform(0, 2 * np.pi, (n, 1, 1))
+    wave = np.cos(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / random.uniform(4, 10, (n, 1, 1)) + phase)
+    return (127.5 * (1 + wave * np.exp(-(x**2 + y**2) / random.uniform(25, 90, (n, 1, 1))))).astype(np.uint8)
+
+
+def _mosaics(random: np.random.Generator) -> np.ndarray:
+    """Colour images of 16 x 16: four tiles by four, each in one of three colours that differ from picture to picture."""
+    n = 6000
+    colours, which = random.uniform(0, 255, (n, 3, 3)), random.integers(3, size=(n, 16))
+    tiles = np.take_along_axis(colours, which[..., None], 1).reshape(n, 4, 4, 3)
+    return tiles.repeat(4, 1).repeat(4, 2).astype(np.uint8)
+
+
 DRAWN = {
     "moons": _moons, "blobs": _blobs, "strokes": _strokes, "circles": _circles, "spiral": _spiral, "roll": _roll, "clusters": _clusters,
     "discs": _discs, "checks": _checks, "pinwheel": _pinwheel, "waves": _waves, "torus": _torus, "regression": _regression,
     "rainbows": _rainbows, "polygons": _polygons, "lissajous": _lissajous, "stairs": _stairs, "shell": _shell, "walks": _walks,
-    "photographs": _photographs, "crosses": _crosses,
+    "photographs": _photographs, "crosses": _crosses, "rose": _rose, "banana": _banana, "shares": _shares, "series": _series,
+    "gratings": _gratings, "mosaics": _mosaics,
 }  # fmt: skip
 
 

@@ -33,9 +33,10 @@ KNOWN, GAP, SURE, PLAIN = 0.62, 0.5, 3.0, 0.85
 """P(D(train) > D(held-out)) from which on a discriminator knows its examples by heart, if it also is so many standard errors above
 1/2, and the gap between the logits of both is this share of that between held-out and generated examples; from the last one on a look less
 is enough."""
-BLIND, APART, MUTE, ODD = 0.6, 0.95, 0.01, 0.75
+BLIND, APART, MUTE, SILENT, ODD = 0.6, 0.95, 0.01, 0.001, 0.75
 """Accuracy of a blind discriminator at pairs, in the mean of a few looks since it may swing, while nearest neighbours in plain features
-tell real from generated so well; a gap between logits, and a spread of them, that say nothing, while nearest neighbours tell so much."""
+tell real from generated so well; a gap between logits, and a spread of them, that say nothing where they tell as much as `FOREIGN`, and
+where they tell so much: at the end of a good game on a thin curve logits are a few thousandths, and neighbours tell 0.78."""
 LIMIT, STEEP, TIMES = 200.0, 1e4, 50.0
 """A gap between logits that no probability needs, whose common height means nothing in games of differences; a norm of gradients that no
 game needs; and how many times their usual spread, or the usual norm of gradients, is an explosion."""
@@ -156,7 +157,12 @@ def _dead(records: Sequence[Record]) -> str | None:
     if not last:
         return None
     now, told = last[-1], mean(r["told"] for r in last)
-    if _always(records, lambda r: max(abs(r["real_logit"] - r["fake_logit"]), r["spread"]) < MUTE and r["neighbours"] >= ODD):
+
+    def mute(r: Record) -> bool:
+        loudest = max(abs(r["real_logit"] - r["fake_logit"]), r["spread"])
+        return loudest < MUTE if r["neighbours"] >= FOREIGN else loudest < SILENT and r["neighbours"] >= ODD
+
+    if _always(records, mute):
         return (
             f"the discriminator's logits of real and of generated examples are {abs(now['real_logit'] - now['fake_logit']):.1g} apart, "
             f"while nearest neighbours tell {now['neighbours']:.0%} of them, so that the generator learns from next to nothing"

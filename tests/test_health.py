@@ -109,6 +109,10 @@ def test_logits_that_say_nothing_are_a_dead_discriminator():
     assert list(health.diagnose(looks(20, **mute))) == [health.DEAD]
     assert health.diagnose(looks(20, **mute | {"fake_logit": -0.05})) == {}
     assert health.diagnose(looks(20, **mute | {"spread": 0.05})) == {}
+    # Where neighbours tell less, only silence is dead.
+    assert health.diagnose(looks(20, **mute | {"neighbours": 0.8})) == {}
+    silent = dict.fromkeys(("real_logit", "fake_logit", "held_logit", "spread"), 1e-4)
+    assert list(health.diagnose(looks(20, **silent, neighbours=0.8))) == [health.DEAD]
     assert health.diagnose(looks(20, **mute | {"neighbours": 0.7})) == {}
 
 
