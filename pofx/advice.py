@@ -31,7 +31,7 @@ class Choice:
 
     take: its name; None where none can be recommended. row: the measure that the choice rests on.
     said: the column's numbers on the part of the choice. reasons: clauses about the others. rivals: those that there is no
-    evidence against. matched: a trivial model is no worse. flagged: checks that the column failed.
+    evidence against. matched: a trivial model is as good or better. flagged: checks that the column failed.
     """
 
     use: Use
@@ -167,7 +167,7 @@ def _trivial(line: Line, name: str) -> list[str]:
     if not rivals or sum(line.scores(name)) / len(cell.values) < min(rivals.values()):
         return []
     rival = min(rivals, key=rivals.__getitem__)
-    return [f"a trivial model ({rival}) has {number(line.row.baselines[rival])} (n = {line.row.n:,}), which is no worse"]
+    return [f"a trivial model ({rival}) has {number(line.row.baselines[rival])} (n = {line.row.n:,}), which is as good or better"]
 
 
 def _seeds(line: Line, names: list[str], rivals: list[str]) -> list[str]:
@@ -225,7 +225,7 @@ def sentences(choice: Choice, chosen_on: str, final: Comparison | None) -> str:
     real = f", where real data have {number(floor)} at the same n" if floor is not None else ""
     doubts = [f"{' and '.join(choice.rivals)} may be as good"] if choice.rivals else []
     doubts += [f"but n = {row.n:,} is too few examples to rely on"] if choice.use != "speed" and row.n < FEW else []
-    doubts += ["a trivial model is no worse"] if choice.matched else []
+    doubts += ["but a trivial model is as good or better"] if choice.matched else []
     doubts += [f"but flagged for {' and '.join(choice.flagged)}"] if choice.flagged else []
     rivals = f" ({', and '.join(doubts)})" if doubts else ""
     parts = [f"For {choice.use} take {choice.take}{rivals}.", f"On the {chosen_on} part its {what} is {choice.said}{'' if same else real}."]

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pofx.data.dataset import Codec, Dataset, Split
     from pofx.run import Run
 
+#: Files that examples are written to where none is named; others are .npz.
+ENDINGS = {"images": ".png", "vectors": ".csv"}
+
 
 def data(run: "Run", source: str | None, on_error: Literal["stop", "skip"] = "stop") -> "tuple[Dataset, Split]":
     """The data of that name and all of their examples; None: the run's own, and what is held out of them.

@@ -286,6 +286,15 @@ def describe(found: Directions, seen: Effect | None) -> str:
 # ---------------------------------------------------------------------------------------------------------------- on disk
 
 
+def speaking(model: Model, run: Run) -> None:
+    """Raises `UsageError` for a model whose codes say nothing of the labels of its data."""
+    if getattr(model, "condition", None) is not None:
+        raise UsageError(
+            f"this {run.info['model']} is told the label beside its codes, which therefore say nothing of it: ask for one with "
+            "`pofx sample RUN --label`, or name other classes with --classifier or --codes of `pofx directions`"
+        )
+
+
 def default(run: Run) -> pathlib.Path:
     """Where the directions of a run's chosen checkpoint are kept."""
     return run.path / FOLDER / f"{run.step}.npz"
@@ -393,6 +402,8 @@ def move(model: Model, run: Run, name: str, strength: float, path: str | None) -
     Raises `UsageError` where there are none, or none of that name.
     """
     discovery.require(model, Decodes, what="--direction")
+    if path is None and not default(run).exists():
+        speaking(model, run)
     found = read(run, default(run) if path is None else pathlib.Path(path))
     if name not in found.names:
         raise UsageError(discovery.unknown("direction", name, list(found.names)))

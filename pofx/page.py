@@ -120,5 +120,6 @@ def flags(found: Iterable[tuple[str, Flag]]) -> str:
 def picture(figure: "Figure", name: str) -> str:
     """A figure inside the page."""
     content = io.BytesIO()
-    figure.savefig(content, dpi=figures.DPI, format="png")
+    with figures.rendering():
+        figure.savefig(content, dpi=figures.DPI, format="png")
     return f'<img alt="{text(name)}" src="data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}">'

@@ -319,3 +319,8 @@ def load_arrays(rows):
     from pofx.data import Options, from_arrays
 
     return from_arrays(rows, options=Options(validation=0.0))
+
+
+def test_arguments_the_wrong_way_round_are_set_right(run, capsys):
+    assert f"pofx plot {run} samples" in refused(capsys, "plot", "samples", run)
+    assert "pofx train MODEL --data digits" in refused(capsys, "train", "digits", "vae")

@@ -320,3 +320,18 @@ def test_draws_in_parts_are_the_draws_at_once(monkeypatch):
     monkeypatch.setattr(examples, "PART", 3)
     torch.testing.assert_close(examples.draw(model, 10, seed=3), whole, atol=1e-5, rtol=0)
     assert not torch.equal(examples.draw(model, 10, seed=4), whole)
+
+
+def test_a_look_that_is_counted_while_training_goes_on_is_kept_and_undoes_nothing(tmp_path):
+    run = pofx.train("vae", "digits", run=tmp_path / "run", steps=3, hidden=(8,), report=False, quiet=True)
+    watching, training = Run.open(run.path), Run.read(run.path)
+    training.update(status="training", last=7)
+    assert evaluate(watching).looks == 1
+    assert Run.read(run.path).info["status"] == "training"
+    training.update(last=9)
+    info = Run.read(run.path).info
+    assert info["last"] == 9
+    assert list(info["looks"].values()) == [1]
+    # Two that began at the same time are two.
+    assert evaluate(watching).looks == 2
+    assert evaluate(training.open(run.path)).looks == 3

@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -254,3 +255,26 @@ def test_report_is_whole_escaped_and_tells_failures(tmp_path, monkeypatch):
 def _evaluation():
     row = Row(about="samples", name="r", unit="u", model=3.0, error=None, baselines={"trivial <b>": 7.5}, n=2)
     return Report(model="m", data="d", part="test", fingerprint="f", step=3, rows=(row,))
+
+
+def test_characters_that_no_font_has_are_told_in_one_sentence(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(figures, "_families", lambda: ["DejaVu Sans"])
+    with figures._fonts():
+        figure = figures.picture(np.zeros((40, 40, 1), np.uint8), "道可道", below="非常道")
+    figures.save(figure, tmp_path / "x.png")
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert "no font here has them" in shown
+
+
+def test_other_warnings_of_drawing_are_passed_on():
+    with pytest.warns(UserWarning, match="something else"), figures.rendering():
+        warnings.warn("something else", UserWarning, stacklevel=1)
+
+
+def test_films_of_what_comes_about_end_there(tmp_path):
+    frames = [figures.picture(np.full((40, 40, 1), 80 * i, np.uint8), "film") for i in range(3)]
+    for name, shown in (("completion", 3), ("interpolation", 4)):
+        figures.save_film(name, frames, tmp_path / f"{name}.gif")
+        with Image.open(tmp_path / f"{name}.gif") as film:
+            assert film.n_frames == shown

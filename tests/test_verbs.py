@@ -10,8 +10,10 @@ from PIL import Image
 from refusals import refused
 
 import pofx
-from pofx import discovery
+from pofx import checkpoint, discovery
 from pofx.cli import main
+from pofx.evaluate import evaluate, keep
+from pofx.run import Run
 
 SMALL = ["--steps", "3", "--batch-size", "16", "--quiet"]
 
@@ -267,3 +269,32 @@ def test_characters_that_the_training_never_saw_are_told(text, capsys):
         assert ("'ñ'" in told) == strange
     assert main(["score", str(text / "run"), "--text", "the ñ cat"]) == 0
     assert "'ñ'" in capsys.readouterr().err
+
+
+def test_numbers_of_a_checkpoint_of_ones_choice_are_not_taken_for_the_runs(tmp_path, capsys):
+    run = pofx.train(
+        "autoencoder",
+        "digits",
+        run=tmp_path / "runs" / "run",
+        steps=6,
+        hidden=(8,),
+        checkpoint_every=2,
+        patience=None,
+        report=False,
+        quiet=True,
+    )
+    first = next(step for step in checkpoint.steps(run.checkpoints) if step != Run.open(run.path).step)
+    assert main(["evaluate", str(run.path), "--quiet"]) == 0
+    before = (run.path / "evaluation.json").read_bytes()
+    page = (run.path / "report.html").read_bytes()
+    capsys.readouterr()
+    assert main(["evaluate", f"{run.path}@{first}", "--quiet"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"autoencoder at move {first} on digits" in shown
+    assert "are not kept" in shown
+    assert (run.path / "evaluation.json").read_bytes() == before
+    assert (run.path / "report.html").read_bytes() == page
+    # After more training the list says of which move the number is.
+    keep(Run.open(run.path), evaluate(f"{run.path}@{first}"))
+    assert main(["list", "runs", str(tmp_path / "runs")]) == 0
+    assert f", at move {first})" in capsys.readouterr().out

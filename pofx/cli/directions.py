@@ -45,11 +45,8 @@ def run(options: Options) -> None:
         raise UsageError(f"directions are written to .npz, not to {path.name}")
     model = found.model()
     discovery.require(model, Decodes, what="directions")
-    if getattr(model, "condition", None) is not None and options.classifier is None and options.codes is None:
-        raise UsageError(
-            f"this {found.info['model']} is told the label beside its codes, which therefore say nothing of it: ask for one with "
-            "`pofx sample RUN --label`, or name other classes with --classifier or --codes"
-        )
+    if options.classifier is None and options.codes is None:
+        directions.speaking(model, found)
     meaning = found.dataset().spec.label if options.classifier is None else None
     if isinstance(meaning, (Attributes, Values)):
         # No classifier says what a code is decoded to: the labels are of the codes.

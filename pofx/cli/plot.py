@@ -45,6 +45,8 @@ def run(options: Options) -> None:
     # What the command alone tells is said before anything is read.
     if name in known:
         figures.check(name, "film" if films else "draw", knobs)
+    if discovery.spelled("figures", options.run) in known and (pathlib.Path(options.figure) / "run.json").exists():
+        raise UsageError(f"the run comes first: pofx plot {options.figure} {options.run}")
     found = Run.open(options.run)
     if name not in known:
         model = found.model()
@@ -53,7 +55,7 @@ def run(options: Options) -> None:
     path = found.path / "figures" / f"{name}.png" if options.out is None else pathlib.Path(options.out)
     what = (name, found.model(), found.dataset())
     if films:
-        figures.save_film(figures.film(*what, run=found, seed=options.seed, **knobs), path)
+        figures.save_film(name, figures.film(*what, run=found, seed=options.seed, **knobs), path)
     else:
         figures.save(figures.draw(*what, run=found, seed=options.seed, **knobs), path)
     print(path)

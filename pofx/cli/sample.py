@@ -90,7 +90,7 @@ def run(options: Options) -> None:
         _tell(model, codec, options, knobs)
         return
     x = examples.draw(model, options.n, seed=options.seed, label=label, **knobs)
-    ending = {"images": ".png", "vectors": ".csv"}.get(model.spec.kind, ".npz")
+    ending = asked.ENDINGS.get(model.spec.kind, ".npz")
     of = f"-{options.label}".replace("/", "_") if options.label is not None else ""
     of += f"-{priors.in_use(model).partition(' ')[0]}" if priors.in_use(model) else ""
     of += direct.replace("/", "_")
@@ -147,12 +147,16 @@ def _tell(model: "Model", codec: "Codec", options: Options, knobs: dict[str, Any
 
     spelling = Spelling(codec)  # type: ignore[arg-type]
 
+    watched = "watch" in examples.knobs_of(model)
+    unsaid = [knobs["prompt"]] if watched and "prompt" in knobs else []
+
     def say(new: "Tensor") -> None:
+        # The prompt only once the model has accepted everything else that was asked.
+        while unsaid:
+            print(spelling.add(unsaid.pop()), end="")
         print(spelling.add(new), end="", flush=True)
 
-    watched = "watch" in examples.knobs_of(model)
-    if watched and "prompt" in knobs:
-        say(knobs["prompt"])
     x = examples.draw(model, options.n, seed=options.seed, watch=(lambda new: say(new[:1])) if watched else None, **knobs)
+    say(x[:1, :0].flatten())
     texts = list(codec.show(x))
     print(RULE.join([spelling.rest() if watched else texts[0], *texts[1:]]))

@@ -77,6 +77,8 @@ def main(arguments: list[str]) -> int:
             )
             return 0
         raise UsageError(f"name a model: pofx train MODEL, where MODEL is one of {', '.join(discovery.names('models'))}")
+    if name not in discovery.names("models") and (name in sources.names() or pathlib.Path(name).exists()):
+        raise UsageError(f"{name} are data: pofx train MODEL --data {name}, where MODEL is one of {', '.join(discovery.names('models'))}")
     cls = discovery.model(name)
     base = _without_budget(Options.from_json(_stored(stored)), flags) if stored else None
     model = cls.Config.from_json(stored["config"]) if stored and stored["model"] == name else None

@@ -1,13 +1,18 @@
 """Figures: every module here is one, found by its file; it has `needs` (capabilities) and `draw`.
 
-Those that move have `film` besides, which gives the frames of a sweep. Keyword-only arguments beyond `run` and `seed` are the
-figure's knobs, which `pofx plot` passes on. A figure of some kinds of data alone names them in `kinds`; what it needs besides, in
-words, is `wants`, and `fits(model)` says whether a model has it, where that is the model's matter.
+Those that move have `film` besides, which gives the frames of a sweep, or, where `one_way` is set, of what comes about.
+Keyword-only arguments beyond `run` and `seed` are the figure's knobs, which `pofx plot` passes on. A figure of some kinds of data
+alone names them in `kinds`; what it needs besides, in words, is `wants`, and `fits(model)` says whether a model has it, where that is
+the model's matter.
 """
 
+import contextlib
+import functools
 import inspect
+import logging
 import pathlib
 import textwrap
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +22,7 @@ from matplotlib.figure import Figure
 from pofx import discovery
 from pofx.core import Model, UsageError
 from pofx.data.dataset import Dataset
+from pofx.progress import warn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,8 +46,14 @@ CHARACTER, LEAST = 0.6, 480
 KINDS = ("images", "tokens", "vectors", "sequences")
 ENDINGS = (".png", ".pdf", ".svg")
 FILM = ".gif"
-#: Seconds that a frame is shown, and those at the two ends of a film.
-FRAME, END = 0.08, 0.6
+#: Fonts that have what matplotlib's own lacks, Chinese, Japanese and Korean above all; those that are there are used.
+FURTHER = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "Noto Sans JP", "Noto Sans KR", "Source Han Sans SC",
+    "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Microsoft YaHei", "SimHei", "Yu Gothic", "Malgun Gothic", "PingFang SC", "Hiragino Sans",
+    "Apple SD Gothic Neo", "Arial Unicode MS", "Noto Sans", "Noto Sans Devanagari", "Noto Sans Thai", "Segoe UI Symbol",
+)  # fmt: skip
+#: Seconds that a frame is shown, those at the two ends of a film, and that in which a film of one way ends.
+FRAME, END, RESULT = 0.08, 0.6, 2.5
 
 
 def draw(name: str, model: Model, dataset: Dataset, *, run: "Run | None" = None, seed: int = 0, **knobs: Any) -> Figure:
@@ -51,12 +63,53 @@ def draw(name: str, model: Model, dataset: Dataset, *, run: "Run | None" = None,
         knobs: further keyword-only arguments of the figure's `draw`.
     Raises `UsageError` for an unknown name or knob, and for a model that lacks what it needs or is of other data.
     """
-    return _asked(name, "draw", model, knobs)(model, dataset, run=run, seed=seed, **knobs)  # type: ignore[no-any-return]
+    with _fonts():
+        return _asked(name, "draw", model, knobs)(model, dataset, run=run, seed=seed, **knobs)  # type: ignore[no-any-return]
 
 
 def film(name: str, model: Model, dataset: Dataset, *, run: "Run | None" = None, seed: int = 0, **knobs: Any) -> list[Figure]:
     """The frames of a figure that moves, as `draw`. Raises `UsageError` for one that does not, too."""
-    return list(_asked(name, "film", model, knobs)(model, dataset, run=run, seed=seed, **knobs))
+    with _fonts():
+        return list(_asked(name, "film", model, knobs)(model, dataset, run=run, seed=seed, **knobs))
+
+
+@functools.cache
+def _families() -> list[str]:
+    """The usual font, and those of this machine that have characters which it lacks."""
+    from matplotlib import font_manager, rcParams
+
+    there = set(font_manager.get_font_names())
+    return [*rcParams["font.family"], *(name for name in FURTHER if name in there)]
+
+
+def _fonts() -> contextlib.AbstractContextManager[None]:
+    """Texts in it are set in those fonts, character by character."""
+    import matplotlib
+
+    return matplotlib.rc_context({"font.family": _families()})
+
+
+@contextlib.contextmanager
+def rendering() -> Iterator[None]:
+    """While figures are turned into pixels: characters that no font has are told in one sentence."""
+    # Which weight of a font it takes where the usual one is missing is of no interest.
+    log = logging.getLogger("matplotlib.font_manager")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+    finally:
+        log.setLevel(level)
+    lacking = False
+    for warning in caught:
+        if str(warning.message).startswith("Glyph "):
+            lacking = True
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if lacking:
+        warn("some characters are boxes in the figure, since no font here has them: install one that does, such as Noto Sans CJK")
 
 
 def _asked(name: str, what: str, model: Model, knobs: dict[str, Any]) -> Callable[..., Any]:
@@ -136,12 +189,12 @@ def save(figure: Figure, path: pathlib.Path) -> None:
 
     if path.suffix.lower() not in ENDINGS:
         raise UsageError(f"figures are written to {', '.join(ENDINGS)}, films to {FILM}, not to {path.name}")
-    with whole(path) as temporary:
+    with whole(path) as temporary, rendering():
         figure.savefig(temporary, dpi=DPI, format=path.suffix.lower()[1:])
 
 
-def save_film(frames: Sequence[Figure], path: pathlib.Path) -> None:
-    """Writes the frames of a sweep, there and back, as a .gif that goes on for ever."""
+def save_film(name: str, frames: Sequence[Figure], path: pathlib.Path) -> None:
+    """Writes the frames of a figure's film as a .gif that goes on for ever: a sweep there and back, what comes about to its end alone."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
@@ -150,10 +203,13 @@ def save_film(frames: Sequence[Figure], path: pathlib.Path) -> None:
     pictures = []
     for frame in frames:
         canvas = FigureCanvasAgg(frame)
-        canvas.draw()
+        with rendering():
+            canvas.draw()
         pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()).quantize(256, dither=Image.Dither.NONE))
-    pictures += pictures[-2:0:-1]
-    seconds = [END if i in (0, len(frames) - 1) else FRAME for i in range(len(pictures))]
+    back = not getattr(discovery.load("figures", name), "one_way", False)
+    last = END if back else RESULT
+    pictures += pictures[-2:0:-1] if back else []
+    seconds = [END if i == 0 else last if i == len(frames) - 1 else FRAME for i in range(len(pictures))]
     with whole(path) as temporary:
         pictures[0].save(
             temporary, format="GIF", save_all=True, append_images=pictures[1:], duration=[int(1000 * s) for s in seconds], loop=0

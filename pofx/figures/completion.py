@@ -14,7 +14,7 @@ from pofx.data.dataset import Dataset
 from pofx.data.images import grid
 from pofx.run import Run
 
-needs, kinds = (Completes,), ("images",)
+needs, kinds, one_way = (Completes,), ("images",), True
 
 #: Images, and completions of each.
 IMAGES, EACH = 8, 6

@@ -13,7 +13,7 @@ from pofx.data.dataset import Dataset
 from pofx.data.images import apart, grid
 from pofx.run import PICTURED, SAMPLES, Run
 
-needs, kinds, wants = (Samples,), ("images",), "a model that grows"
+needs, kinds, wants, one_way = (Samples,), ("images",), "a model that grows", True
 
 #: Samples in the picture, and in a row and in all of the film; frames for which a size stands, and that lead to the next one.
 SHOWN, ACROSS, FILMED, HELD, BETWEEN = 8, 6, 24, 4, 4

@@ -1,4 +1,4 @@
-"""Walks between held-out examples through the codes: linear ones beside spherical ones."""
+"""Walks through the codes between held-out examples, or between draws of the prior: linear ones beside spherical ones."""
 
 from collections.abc import Iterator
 from typing import Literal

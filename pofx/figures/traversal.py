@@ -1,4 +1,4 @@
-"""One number of the code at a time, decoded from -3 to 3 standard deviations of the prior, the rest as of a held-out example."""
+"""One number of the code at a time, decoded from -3 to 3 standard deviations of the prior, the rest as of an example or of a draw."""
 
 from collections.abc import Iterator
 
