@@ -200,6 +200,9 @@ def test_texts_go_to_standard_output_and_continue_a_prompt(text, tmp_path, capsy
     printed = succeeds(capsys, "sample", text / "run", "--n", 2, "--prompt", "the cat", "--length", 5, "--temperature", 0.5)
     first, second = printed.rstrip("\n").split("\n" + "-" * 40 + "\n")
     assert all(len(sample) == len("the cat") + 5 and sample.startswith("the cat") for sample in (first, second))
+    # Nothing is printed where something else is wrong.
+    assert "temperature" in refused(capsys, "sample", text / "run", "--n", 1, "--prompt", "the cat", "--temperature", -1)
+    assert succeeds(capsys, "sample", text / "run", "--n", 1, "--prompt", "the cat", "--length", 0) == "the cat\n"
     succeeds(capsys, "sample", text / "run", "--n", 3, "--out", tmp_path / "x.jsonl")
     assert len((tmp_path / "x.jsonl").read_text().splitlines()) == 3
     rows = json.loads(succeeds(capsys, "evaluate", text / "run", "--json", "-"))["rows"]
