@@ -258,7 +258,7 @@ def _evaluation():
 
 
 def test_characters_that_no_font_has_are_told_in_one_sentence(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(figures, "_families", lambda: ["DejaVu Sans"])
+    monkeypatch.setattr(figures, "_further", list)
     with figures._fonts():
         figure = figures.picture(np.zeros((40, 40, 1), np.uint8), "道可道", below="非常道")
     figures.save(figure, tmp_path / "x.png")

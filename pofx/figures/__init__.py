@@ -74,19 +74,19 @@ def film(name: str, model: Model, dataset: Dataset, *, run: "Run | None" = None,
 
 
 @functools.cache
-def _families() -> list[str]:
-    """The usual font, and those of this machine that have characters which it lacks."""
-    from matplotlib import font_manager, rcParams
+def _further() -> list[str]:
+    """Those of the further fonts that this machine has."""
+    from matplotlib import font_manager
 
     there = set(font_manager.get_font_names())
-    return [*rcParams["font.family"], *(name for name in FURTHER if name in there)]
+    return [name for name in FURTHER if name in there]
 
 
 def _fonts() -> contextlib.AbstractContextManager[None]:
-    """Texts in it are set in those fonts, character by character."""
+    """Texts in it are set in the usual font, and characters that it lacks in those."""
     import matplotlib
 
-    return matplotlib.rc_context({"font.family": _families()})
+    return matplotlib.rc_context({"font.family": [*matplotlib.rcParams["font.family"], *_further()]})
 
 
 @contextlib.contextmanager
