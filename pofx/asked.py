@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from pofx.data.dataset import Codec, Dataset, Split
     from pofx.run import Run
 
-#: Files that examples are written to where none is named; others are .npz.
-ENDINGS = {"images": ".png", "vectors": ".csv"}
+
+def ending(kind: str) -> str:
+    """Of the file that examples of a kind are written to where none is named."""
+    return {"images": ".png", "vectors": ".csv"}.get(kind, ".npz")
 
 
 def data(run: "Run", source: str | None, on_error: Literal["stop", "skip"] = "stop") -> "tuple[Dataset, Split]":

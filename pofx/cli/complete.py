@@ -53,7 +53,7 @@ def run(options: Options) -> None:
     model = found.model()
     discovery.require(model, Completes, what="complete")
     images, shown = model.spec.kind == "images", model.spec.kind == "tokens" and options.out is None
-    default = found.path / "samples" / f"{found.step}-completed-seed{options.seed}{asked.ENDINGS.get(model.spec.kind, '.npz')}"
+    default = found.path / "samples" / f"{found.step}-completed-seed{options.seed}{asked.ending(model.spec.kind)}"
     path = default if options.out is None else pathlib.Path(options.out)
     grid = images and path.suffix == ".png"
     split = asked.data(found, options.source, options.data.on_error)[1]

@@ -90,7 +90,7 @@ def run(options: Options) -> None:
         _tell(model, codec, options, knobs)
         return
     x = examples.draw(model, options.n, seed=options.seed, label=label, **knobs)
-    ending = asked.ENDINGS.get(model.spec.kind, ".npz")
+    ending = asked.ending(model.spec.kind)
     of = f"-{options.label}".replace("/", "_") if options.label is not None else ""
     of += f"-{priors.in_use(model).partition(' ')[0]}" if priors.in_use(model) else ""
     of += direct.replace("/", "_")

@@ -64,7 +64,8 @@ def draw(name: str, model: Model, dataset: Dataset, *, run: "Run | None" = None,
     Raises `UsageError` for an unknown name or knob, and for a model that lacks what it needs or is of other data.
     """
     with _fonts():
-        return _asked(name, "draw", model, knobs)(model, dataset, run=run, seed=seed, **knobs)  # type: ignore[no-any-return]
+        figure: Figure = _asked(name, "draw", model, knobs)(model, dataset, run=run, seed=seed, **knobs)
+    return figure
 
 
 def film(name: str, model: Model, dataset: Dataset, *, run: "Run | None" = None, seed: int = 0, **knobs: Any) -> list[Figure]:
