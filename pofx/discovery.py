@@ -71,13 +71,18 @@ def _find(kind: Kind, name: str) -> pathlib.Path:
 def unknown(what: str, name: str, known: list[str], offered: list[str] | None = None) -> str:
     """The sentence about a name that does not exist, with the nearest ones; where none is near, and of a few, with those
     `offered`, by default all."""
-    alike = {other: difflib.SequenceMatcher(None, other, name).ratio() for other in known}
+    alike = {other: difflib.SequenceMatcher(None, _own(other), _own(name)).ratio() for other in known}
     # Beside one that differs by a letter, others that share a few are noise.
     least = max(0.5, max(alike.values(), default=0.0) - 0.15)
     near = sorted((other for other in known if alike[other] >= least), key=alike.__getitem__, reverse=True)[:3]
     if near and (len(known) > FEW or alike[near[0]] >= ALIKE):
         return f"unknown {what} {name!r}: did you mean {' or '.join(near)}?"
     return f"unknown {what} {name!r}: there are {', '.join(known if offered is None else offered)}"
+
+
+def _own(name: str) -> str:
+    """A name without what all of its kind share: of a flag, its dashes and the group that it is in."""
+    return name.rpartition(".")[2].removeprefix("--") if name.startswith("--") else name
 
 
 def load(kind: Kind, name: str) -> ModuleType:

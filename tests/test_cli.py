@@ -63,6 +63,8 @@ def child(*arguments, **options):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["train", "gan", "--data", "ring", "--latent", "3"], ["did you mean --model.latent-dim"]),
+        (["train", "gan", "--data", "ring", "--gama", "3"], ["did you mean --model.gamma"]),
         (["train", "vaee"], ["vaee", "did you mean vae"]),
         (["train", "vae", "--data", "digitz"], ["digitz", "digits"]),
         (["train", "vae", "--data", "no/such/file.npz"], ["no/such/file.npz"]),
@@ -88,6 +90,20 @@ def test_a_mistake_gets_one_sentence(capsys, tmp_path, arguments, says):
     for word in says:
         assert word in err
     assert not [path for path in tmp_path.rglob("*") if path.name != "runs"], "something was written"
+
+
+def test_help_says_nothing_that_says_nothing(capsys):
+    assert main(["sample", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "None" not in shown
+    assert "--mode {draw,mean}" in shown
+    assert "--label STR " in shown
+    assert main(["train", "gan", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "{None" not in shown
+    assert "--data STR" in shown
+    # A default of None stays where the text says what it means.
+    assert "no limit. (default: None)" in " ".join(shown.split())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")

@@ -74,6 +74,16 @@ def _plain(text: str, flags: Sequence[str]) -> str:
     return sentence.strip(" .") or "the arguments cannot be read"
 
 
+def _help_of(text: str) -> str:
+    """The parser's help without what tells nothing: that a flag may be left out, which all may; a default of None that nothing explains."""
+    text = text.replace("--source STR", "--data STR  ")
+    # As long as before, so that what stands behind stays in its column.
+    text = re.sub(r"\{None\}\|(?:\{(.*?)\}(?=\s)|(\S+))", lambda match: (match[1] or match[2]).ljust(len(match[0])), text)
+    text = re.sub(r"\{None,(\S*)", lambda match: f"{{{match[1]}".ljust(len(match[0])), text)
+    text = re.sub(r"(None:[^()]*)?\s*\(default:\s+None\)", lambda match: match[0] if match[1] else "", text)
+    return re.sub(r" +$", "", text, flags=re.MULTILINE)
+
+
 def _flags(cls: type, prefix: str = "--") -> list[tuple[str, Any]]:
     """Every flag of a nested dataclass, with its type."""
     import typing
@@ -127,7 +137,7 @@ def parse(cls: type[T], arguments: Sequence[str], *, verb: str, default: T | Non
             return tyro.cli(cls, args=arguments, default=default, prog=f"pofx {verb}", config=config)  # type: ignore[call-overload, no-any-return]
     except SystemExit as stop:
         if stop.code in (0, None):
-            print(printed.getvalue().replace("--source ", "--data "), end="")
+            print(_help_of(printed.getvalue()), end="")
             raise
         raise UsageError(_plain(errors.getvalue() or printed.getvalue(), known).replace("--source", "--data")) from None
 
