@@ -21,6 +21,18 @@ if TYPE_CHECKING:
     from pofx.run import Run
 
 
+def opened(reference: str) -> "Run":
+    """The run of that name, as `Run.open` finds it; that its training has not ended is told on standard error, unless a checkpoint was
+    chosen."""
+    from pofx.run import Run
+
+    run = Run.open(reference)
+    status = run.info.get("status", "")
+    if status.startswith(("training", "interrupted", "failed")) and not reference.endswith(f"@{run.step}"):
+        tell([f"the training of {run.path} has not ended ({status}); this is its move {run.step:,}"])
+    return run
+
+
 def ending(kind: str) -> str:
     """Of the file that examples of a kind are written to where none is named."""
     return {"images": ".png", "vectors": ".csv"}.get(kind, ".npz")

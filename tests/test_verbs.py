@@ -1,6 +1,7 @@
 """Each verb on a small trained run: what it writes, in which units, and what it says where it cannot."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -70,6 +71,22 @@ def text(tmp_path_factory):
     flags = ["--model.width", "16", "--model.depth", "1", "--model.heads", "2", "--model.window", "16"]
     assert main(["train", "gpt", "--data", str(folder / "x.txt"), "--run", str(folder / "run"), *flags, *SMALL]) == 0
     return folder
+
+
+def test_a_training_that_has_not_ended_is_told(images, tmp_path, capsys):
+    assert "has not ended" not in asked_of(images / "run", tmp_path, capsys)
+    shutil.copytree(images / "run", tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    run.update(status="interrupted")
+    assert "has not ended (interrupted); this is its move 3" in asked_of(run.path, tmp_path, capsys)
+    assert "has not ended" not in asked_of(f"{run.path}@3", tmp_path, capsys), "a checkpoint of one's choice"
+
+
+def asked_of(run, folder, capsys):
+    """What sampling from a run says on standard error."""
+    capsys.readouterr()
+    assert main(["sample", str(run), "--n", "2", "--out", str(folder / "x.npz")]) == 0
+    return capsys.readouterr().err
 
 
 def test_samples_of_images_in_every_form(images, tmp_path, capsys):

@@ -44,12 +44,11 @@ def run(options: Options) -> None:
     from pofx.data.images import write_grid
     from pofx.data.text import RULE
     from pofx.figures.completion import strips
-    from pofx.run import Run
 
     for flag in ("n", "each"):
         if (number := getattr(options, flag)) is not None and number < 1:
             raise UsageError(f"--{flag} must be at least 1, not {number}")
-    found = Run.open(options.run)
+    found = asked.opened(options.run)
     model = found.model()
     discovery.require(model, Completes, what="complete")
     images, shown = model.spec.kind == "images", model.spec.kind == "tokens" and options.out is None

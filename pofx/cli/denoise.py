@@ -33,11 +33,10 @@ def run(options: Options) -> None:
     from pofx.core import Denoises, UsageError
     from pofx.data.images import write_grid
     from pofx.figures.reconstructions import blocks
-    from pofx.run import Run
 
     if options.n is not None and options.n < 1:
         raise UsageError(f"--n must be at least 1, not {options.n}")
-    found = Run.open(options.run)
+    found = asked.opened(options.run)
     model = found.model()
     discovery.require(model, Denoises, what="denoise")
     split = asked.data(found, options.source, options.data.on_error)[1]

@@ -32,14 +32,13 @@ def run(options: Options) -> None:
     """Finds, measures, writes, and prints what the directions do."""
     import pathlib
 
-    from pofx import directions, discovery, examples, figures
+    from pofx import asked, directions, discovery, examples, figures
     from pofx.core import Attributes, Classes, Decodes, UsageError, Values
     from pofx.progress import Steps
-    from pofx.run import Run
 
     if options.n < 2:
         raise UsageError(f"--n must be at least 2, not {options.n}")
-    found = Run.open(options.run)
+    found = asked.opened(options.run)
     path = directions.default(found) if options.out is None else pathlib.Path(options.out)
     if path.suffix != ".npz":
         raise UsageError(f"directions are written to .npz, not to {path.name}")

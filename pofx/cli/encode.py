@@ -33,9 +33,8 @@ def run(options: Options) -> None:
     from pofx.data.files import whole
     from pofx.data.labels import restore
     from pofx.data.vectors import write_csv
-    from pofx.run import Run
 
-    found = Run.open(options.run)
+    found = asked.opened(options.run)
     model = found.model()
     discovery.require(model, Encodes, what="encode")
     path = found.path / "samples" / f"{found.step}-codes.npz" if options.out is None else pathlib.Path(options.out)

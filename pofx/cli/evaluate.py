@@ -36,11 +36,12 @@ def run(options: Options) -> None:
 
     from rich.console import Console
 
+    from pofx import asked
     from pofx import report as page
     from pofx.evaluate import evaluate, keep, save
     from pofx.run import Run
 
-    found = Run.open(options.run)
+    found = asked.opened(options.run)
     report = evaluate(found, options.source, full=options.full, features=options.features, part=options.part, quiet=options.quiet)
     # Numbers of other data, or of another checkpoint than RUN stands for, would be taken for the run's.
     own = found.step == Run.open(found.path).step

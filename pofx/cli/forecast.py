@@ -43,9 +43,8 @@ def run(options: Options) -> None:
     from pofx.data import everything
     from pofx.data.files import whole
     from pofx.data.vectors import write_csv
-    from pofx.run import Run
 
-    found = Run.open(options.run)
+    found = asked.opened(options.run)
     model = found.model()
     if model.spec.kind != "sequences":
         raise UsageError(

@@ -38,12 +38,11 @@ def run(options: Options) -> None:
     from pofx.data.images import write_grid
     from pofx.data.text import line
     from pofx.figures.interpolation import walk
-    from pofx.run import Run
 
     for flag in ("rows", "steps"):
         if getattr(options, flag) < (least := 1 + (flag == "steps")):
             raise UsageError(f"--{flag} must be at least {least}, not {getattr(options, flag)}")
-    found = Run.open(options.run)
+    found = asked.opened(options.run)
     model = found.model()
     discovery.require(model, Decodes, what="interpolate")
     if Encodes in model.capabilities:

@@ -45,13 +45,13 @@ def run(options: Options) -> None:
     from pofx import asked, discovery, examples, features, inversion
     from pofx.core import Decodes, UsageError
     from pofx.progress import Steps
-    from pofx.run import Run, next_folder
+    from pofx.run import next_folder
 
     if options.n is not None and options.n < 1:
         raise UsageError(f"--n must be at least 1, not {options.n}")
     wanted = {field.name: getattr(options, field.name) for field in dataclasses.fields(inversion.Settings)}
     settings = inversion.Settings(**wanted)
-    found = Run.open(options.run)
+    found = asked.opened(options.run)
     model = found.model()
     discovery.require(model, Decodes, what="invert")
     path = next_folder(found.path / "samples", f"{found.step}-inverted") if options.out is None else pathlib.Path(options.out)

@@ -35,7 +35,7 @@ def run(options: Options) -> None:
     """Draws and writes."""
     import pathlib
 
-    from pofx import discovery, figures
+    from pofx import asked, discovery, figures
     from pofx.core import UsageError
     from pofx.run import Run, same_data, trained_on
 
@@ -47,7 +47,7 @@ def run(options: Options) -> None:
         figures.check(name, "film" if films else "draw", knobs)
     if discovery.spelled("figures", options.run) in known and (pathlib.Path(options.figure) / "run.json").exists():
         raise UsageError(f"the run comes first: pofx plot {options.figure} {options.run}")
-    found = Run.open(options.run)
+    found = asked.opened(options.run)
     if name not in known:
         model = found.model()
         raise UsageError(discovery.unknown("figure", name, known, [other for other in known if figures.fits(other, model)]))

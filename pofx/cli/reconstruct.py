@@ -35,11 +35,10 @@ def run(options: Options) -> None:
     from pofx.data.images import write_grid
     from pofx.data.text import line
     from pofx.figures.reconstructions import blocks
-    from pofx.run import Run
 
     if options.n is not None and options.n < 1:
         raise UsageError(f"--n must be at least 1, not {options.n}")
-    found = Run.open(options.run)
+    found = asked.opened(options.run)
     model = found.model()
     discovery.require(model, Encodes, Decodes, what="reconstruct")
     split = asked.data(found, options.source, options.data.on_error)[1]

@@ -73,11 +73,10 @@ def run(options: Options) -> None:
 
     from pofx import asked, discovery, examples, priors, progress
     from pofx.core import Samples, UsageError
-    from pofx.run import Run
 
     if options.n < 1:
         raise UsageError(f"--n must be at least 1, not {options.n}")
-    found = Run.open(options.run)
+    found = asked.opened(options.run)
     model, codec = found.model(prior=options.prior), found.codec
     discovery.require(model, Samples, what="sample")
     if options.prior is None and not priors.in_use(model) and (stopgap := getattr(model, "stopgap", "")):

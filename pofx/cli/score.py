@@ -41,13 +41,12 @@ def run(options: Options) -> None:
     from pofx import asked, discovery, examples
     from pofx.core import Predicts, Scores, UsageError
     from pofx.data.dataset import Split
-    from pofx.run import Run
 
     if options.n is not None and options.n < 1:
         raise UsageError(f"--n must be at least 1, not {options.n}")
     if options.text is not None and options.source is not None:
         raise UsageError("--text is the text to score: leave --data out")
-    found = Run.open(options.run)
+    found = asked.opened(options.run)
     model = found.model()
     texts = model.spec.kind == "tokens"
     discovery.require(model, Scores, *([Predicts] if texts else []), what="score")
