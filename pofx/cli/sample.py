@@ -29,8 +29,8 @@ class Options:
     seed: int = 0
     """Equal seeds give equal samples."""
     label: str | None = None
-    """What the samples are of (conditional models): a class by its name or several, cat,dog; attributes, smiling=1,glasses=0;
-    values, age=40."""
+    """What the samples are of (conditional models): a class by its name, or several, cat,dog, one after the other; attributes,
+    smiling=1,glasses=0; values, age=40."""
     prompt: str | None = None
     """Text that every sample starts with (models of text)."""
     out: str | None = None
