@@ -26,6 +26,8 @@ ADADELTA = 0.05
 """Learning rate of adadelta below which a person has most likely not set it."""
 FREE = frozenset({"steps", "epochs", "minutes", "device", "tensorboard", "keep", "checkpoint_every", "patience"})
 """Settings that may change when a run is resumed: they say how long and where, not what is computed."""
+FEW = 10
+"""Training examples below which a warning says that they are few."""
 NAMED = 10
 """Labels that a sentence names."""
 
@@ -222,6 +224,8 @@ def start(
         )
     for note in (*dataset.notes, *built.notes):
         trainer.display.say(note)
+    if not dataset.train.tokens and (n := len(dataset.train)) < FEW:
+        trainer.display.warn(f"from {n} training example{'s' * (n > 1)} a model can learn little but to repeat {'them' if n > 1 else 'it'}")
     used = getattr(config, "conditional", False) or Classifies in built.capabilities
     if dataset.spec.label is not None and used:
         trainer.display.say(f"labels are {meaning(dataset.spec.label)}")
@@ -247,10 +251,10 @@ def _trainer(model: Model, dataset: "Dataset", settings: Settings, run: Run, qui
 
 def describe(dataset: "Dataset") -> str:
     """A data set in a few words."""
-    spec = dataset.spec
-    shape = f"{spec.vocabulary} symbols" if spec.kind == "tokens" else "x".join(map(str, spec.shape))
-    unit = "tokens" if spec.kind == "tokens" else spec.kind
-    return f"{len(dataset.train):,} training {unit}, {shape}"
+    spec, n = dataset.spec, len(dataset.train)
+    shape = "x".join(map(str, spec.shape))
+    shapes = {"tokens": f", {spec.vocabulary} symbols", "vectors": f" of {shape} numbers"}
+    return f"{n:,} training {spec.kind if n != 1 else spec.kind.removesuffix('s')}{shapes.get(spec.kind, f', {shape}')}"
 
 
 def meaning(label: Label) -> str:
@@ -318,7 +322,11 @@ def _run(trainer: Trainer, run: Run, report: bool) -> Run:
             written = page.write(_opened(run))
             for name, sentence in run.info.get("symptoms", {}).items():
                 trainer.display.say(f"it ends with {name}: {sentence}")
-            trainer.display.say(f"{written} shows what was trained; pofx evaluate {run.path} measures it on data that training never saw")
+            held = trainer.dataset.test is not None or trainer.dataset.validation is not None
+            further = (
+                f"pofx evaluate {run.path} measures it on data that training never saw" if held else "nothing is held out to measure it on"
+            )
+            trainer.display.say(f"{written} shows what was trained; {further}")
     distributed.barrier()
     return _opened(run)
 

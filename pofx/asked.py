@@ -66,13 +66,13 @@ def parse(text: str, meaning: Label) -> list[int] | dict[int, float]:
         names = [text] if text in meaning.names else [name.strip() for name in text.split(",")]
         for name in names:
             if name not in meaning.names:
-                raise UsageError(discovery.unknown("label", name, list(meaning.names)))
+                raise UsageError(discovery.unknown("label", name, list(meaning.names), [repr(other) for other in meaning.names]))
         return [meaning.names.index(name) for name in names]
     binary, known = isinstance(meaning, Attributes), ", ".join(meaning.names[:NAMED])
     found = values(text, "--label", f"NAME={'0 or NAME=1' if binary else 'NUMBER'}; names are {known}")
     for name, value in found.items():
         if name not in meaning.names:
-            raise UsageError(discovery.unknown("label", name, list(meaning.names)))
+            raise UsageError(discovery.unknown("label", name, list(meaning.names), [repr(other) for other in meaning.names]))
         if binary and value not in (0, 1):
             raise UsageError(f"--label {name}={value:g}: {name} is 0 or 1")
     return {meaning.names.index(name): value for name, value in found.items()}
@@ -122,6 +122,14 @@ def labels(model: Model, text: str | None, n: int, seed: int) -> Shaped[Tensor, 
                 )
         return condition.complete(wanted, _noise(seed, n, model.device))
     return torch.tensor(wanted)[torch.arange(n) * len(wanted) // n]
+
+
+def names(model: Model, label: Tensor | None) -> list[str] | None:
+    """What the classes are called that labels are; None where they are no classes, or the model does not ask for any."""
+    meaning = model.spec.label
+    if label is None or examples.conditions(model, label) is None or not isinstance(meaning, Classes):
+        return None
+    return [meaning.names[int(index)] if index >= 0 else "no label" for index in label]
 
 
 def _noise(seed: int, n: int, device: torch.device | str = "cpu") -> Noise:

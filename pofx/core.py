@@ -7,6 +7,7 @@ imports nothing else of pofx, so it can be read first and alone.
 
 import contextlib
 import dataclasses
+import difflib
 import hashlib
 import math
 import types
@@ -307,7 +308,9 @@ class Config:
         """The configuration that `to_json` wrote. Raises `UsageError` for a field that does not exist."""
         hints = typing.get_type_hints(cls)
         if unknown := sorted(set(values) - set(hints)):
-            raise UsageError(f"unknown field {unknown[0]} in {cls.__qualname__}; fields are: {', '.join(sorted(hints))}")
+            near = difflib.get_close_matches(unknown[0], hints, 1)
+            meant = f": did you mean {near[0]}?" if near else f"; fields are: {', '.join(sorted(hints))}"
+            raise UsageError(f"unknown field {unknown[0]} in {cls.__qualname__}{meant}")
 
         def read(hint: Any, value: Any) -> Any:
             if isinstance(hint, type) and issubclass(hint, Config) and isinstance(value, Mapping):

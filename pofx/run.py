@@ -90,7 +90,7 @@ class Run:
     """
 
     path: pathlib.Path
-    info: dict[str, Any]
+    info: dict[str, Any] = dataclasses.field(repr=False)
     step: int | None = None
     networks: "dict[str, nn.Module]" = dataclasses.field(default_factory=dict, repr=False)
 
@@ -169,7 +169,13 @@ class Run:
         from pofx.nn import foreign
 
         description, tensors = self._read()
-        cls = cls or discovery.model(description["model"])
+        name = description["model"]
+        if cls is None and name not in discovery.names("models"):
+            raise UsageError(
+                f"{self.path} is a run of {name}, which is no model here: have POFX_PATH name the folder of {name}.py, or in Python "
+                "give load its class as model="
+            )
+        cls = cls or discovery.model(name)
         recorded, where = description.get("custom", {}), str(self.path)
         foreign.check(recorded, self.networks, where)
         model = cls(DataSpec.from_json(description["spec"]), cls.Config.from_json(description["config"]), **self.networks)

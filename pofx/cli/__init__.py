@@ -76,9 +76,9 @@ def _plain(text: str, flags: Sequence[str]) -> str:
 
 def _help_of(text: str) -> str:
     """The parser's help without what tells nothing: that a flag may be left out, which all may; a default of None that nothing explains."""
-    text = text.replace("--source STR", "--data STR  ")
     # As long as before, so that what stands behind stays in its column.
     text = re.sub(r"\{None\}\|(?:\{(.*?)\}(?=\s)|(\S+))", lambda match: (match[1] or match[2]).ljust(len(match[0])), text)
+    text = text.replace("--source STR", "--data STR  ")
     text = re.sub(r"\{None,(\S*)", lambda match: f"{{{match[1]}".ljust(len(match[0])), text)
     text = re.sub(r"(None:[^()]*)?\s*\(default:\s+None\)", lambda match: match[0] if match[1] else "", text)
     return re.sub(r" +$", "", text, flags=re.MULTILINE)

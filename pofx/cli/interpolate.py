@@ -23,6 +23,9 @@ class Options:
     """Examples of one walk, its ends among them."""
     path: Literal["linear", "spherical"] = "linear"
     """Straight through the codes, or along the sphere on which codes drawn from N(0, I) lie in many dimensions."""
+    label: str | None = None
+    """Of conditional models, what the walks are of: as `pofx sample` takes it. By default the label of the example that a walk
+    begins with, or one that is drawn."""
     seed: int = 0
     """Of the ends, where the model does not encode and they are drawn from its prior."""
     out: str | None = None
@@ -52,11 +55,12 @@ def run(options: Options) -> None:
     elif options.source is not None:
         raise UsageError(f"this {type(model).__name__} does not encode, so that its walks are between draws of its prior: leave --data out")
     else:
-        ends, label = examples.prior_codes(model, 2 * options.rows, options.seed), None
+        ends, label = examples.prior_codes(model, 2 * options.rows, options.seed), asked.labels(model, None, options.rows, options.seed)
     if len(ends) < 2:
         raise UsageError("a walk needs two examples: give data with more")
     rows = len(ends) // 2
-    # A conditional model walks within the class of a walk's first example.
+    if options.label is not None:
+        label = asked.labels(model, options.label, rows, options.seed)
     of = None if label is None else label[:rows].repeat_interleave(options.steps, 0)
     x = examples.decode(model, walk(ends[:rows], ends[rows : 2 * rows], options.steps, options.path).flatten(0, 1), of)
     if model.spec.kind == "tokens" and options.out is None:

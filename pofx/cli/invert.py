@@ -44,7 +44,7 @@ def run(options: Options) -> None:
 
     from pofx import asked, discovery, examples, features, inversion
     from pofx.core import Decodes, UsageError
-    from pofx.progress import Steps
+    from pofx.progress import Steps, tell
     from pofx.run import next_folder
 
     if options.n is not None and options.n < 1:
@@ -57,6 +57,8 @@ def run(options: Options) -> None:
     path = next_folder(found.path / "samples", f"{found.step}-inverted") if options.out is None else pathlib.Path(options.out)
     dataset, split = asked.data(found, options.source, options.data.on_error)
     batch = examples.first(split, options.n or (20 if options.source is None else len(split)), model.window)
+    if batch.label is None and getattr(model.config, "conditional", False):
+        tell(["these examples have no labels: codes are sought under none, as a tenth of the training was; labelled data give better ones"])
     with Steps(1 + (len(batch.x) - 1) // inversion.PART, quiet=options.quiet) as bar:
         smooth = features.smooth(found.dataset() if options.source is not None else dataset) if settings.feature_weight else None
         result = inversion.invert(model, batch, settings, features=None if smooth is None else smooth[1], bar=bar)

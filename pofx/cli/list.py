@@ -73,7 +73,8 @@ def _runs(folder: pathlib.Path) -> list[tuple[str, str]]:
             continue
         move = f"move {info['last']:,}" if info.get("last") is not None else "no checkpoint"
         score = _score(report, info.get("last"))
-        rows.append((str(path.parent), f"{run.label}  {info['data']['source']}  {info.get('status', 'unknown')}  {move}{score}"))
+        wrong = f"  ! {', '.join(symptoms)}" if (symptoms := info.get("symptoms")) else ""
+        rows.append((str(path.parent), f"{run.label}  {info['data']['source']}  {info.get('status', 'unknown')}  {move}{score}{wrong}"))
     return rows
 
 

@@ -19,7 +19,8 @@ BUDGETS = ("steps", "epochs", "minutes")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(Settings):
-    """Trains a model on data and saves the run."""
+    """Trains a model on data and saves the run. Defaults of --model.FIELD are those of its class; where they are not given, its recipe
+    chooses for your data and your budget."""
 
     source: str = "digits"
     """A built-in name (see `pofx list data`) or a path: a folder of images, .npy, .npz, IDX, .csv, .parquet, .txt."""

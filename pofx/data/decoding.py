@@ -165,8 +165,9 @@ def decode(request: Request, names: list[str], folder: pathlib.Path) -> None:
                 x[start : start + _BLOCK] = raw[rows[start : start + _BLOCK], :keep]
             x.flush()
             (temporary / "raw.npy").unlink()
-        other = [image.name for image in images if (image.height, image.width) != size]
-        notes = [f"{changed(request, size)} ({len(other):,} of {len(images):,}, such as {other[0]})"] if other else []
+        read = [image for image, fine in zip(images, good, strict=True) if fine]
+        other = [image.name for image in read if (image.height, image.width) != size]
+        notes = [f"{changed(request, size)} ({len(other):,} of {len(read):,}, such as {other[0]})"] if other else []
         notes += [f"{len(bad):,} of {len(names):,} images could not be read and are left out, such as {bad[0]}"] if bad else []
-        found = {"names": [image.name for image, fine in zip(images, good, strict=True) if fine], "notes": notes}
+        found = {"names": [image.name for image in read], "notes": notes}
         (temporary / "images.json").write_text(json.dumps(found), encoding="utf-8")

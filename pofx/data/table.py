@@ -103,9 +103,23 @@ def _read(request: Request, notes: list[str]) -> Any:
     except (ValueError, OSError) as error:
         raise UsageError(f"{path} is not a whole {path.suffix} table ({error}): save it again") from error
     frame.columns = [str(name) for name in frame.columns]
+    if len(frame.columns) and all(map(_number, frame.columns)):
+        notes.append(
+            f"the first line of {path.name} is taken for the names of the columns, and holds numbers alone ({frame.columns[0]}, ...): "
+            "if it is a row like the others, put a line of names before it"
+        )
     if frame.columns.has_duplicates:
         raise UsageError(f"{path} has two columns named {frame.columns[frame.columns.duplicated()][0]!r}: rename one")
     return frame.reset_index(drop=True)
+
+
+def _number(name: str) -> bool:
+    """Whether a name is written as a number."""
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _label_columns(request: Request, columns: list[str]) -> list[str]:
@@ -150,7 +164,9 @@ def _told(fields: list[Field]) -> str:
     parts = []
     for kind, what in (("number", "numbers"), ("integer", "whole numbers"), ("category", "categories")):
         names = [
-            f"{field.name} ({len(field.levels)})" if kind == "category" else f"{field.name}{' (some empty)' if field.missing else ''}"
+            f"{field.name} ({len([level for level in field.levels if level is not None])}{', some empty' if None in field.levels else ''})"
+            if kind == "category"
+            else f"{field.name}{' (some empty)' if field.missing else ''}"
             for field in fields
             if field.kind == kind
         ]

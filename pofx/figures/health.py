@@ -27,12 +27,12 @@ needs = (Samples, Judges)
 SHOWN, BINS, ENDS = 1000, 40, 0.002
 #: Groups, with the place of their colour and their line.
 GROUPS = {"training": (0, "-"), "held-out": (1, "--"), "generated": (3, "-.")}
-#: Title, label of the axis of values, whether it is logarithmic, and signals with their names and those of `GROUPS`' styles.
+#: Title, label of the axis of values, whether it is logarithmic where values differ tenfold, and signals with their names and those of `GROUPS`' styles.
 _DIVERSITY = {"diversity": "distance of pairs, over real ones", "coverage": "real examples covered", "duplicates": "samples with a twin"}
 CURVES = (
     ("mean logits", "D(x)", False, {"real_logit": "training", "held_logit": "held-out", "fake_logit": "generated"}),
-    ("gradients", "median norm", True, {"judge_gradient": "players that move the judge", "maker_gradient": "all others"}),
-    ("diversity of samples", "share", False, _DIVERSITY),
+    ("gradients", "median norm", True, {"judge_gradient": "discriminator", "maker_gradient": "the other players"}),
+    ("diversity of samples", "share, or ratio", False, _DIVERSITY),
 )
 
 
@@ -51,6 +51,7 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
         one.set_axis_off()
     _histograms(axes.flat[0], logits)
     for one, (name, label, logarithmic, signals) in zip(axes.flat[1:], curves, strict=False):
+        drawn = [value for signal in signals if signal in found for value in found[signal][1]]
         for i, (signal, what) in enumerate(signals.items()):
             if signal not in found:
                 continue
@@ -58,7 +59,8 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
             colour, line = GROUPS.get(what, list(GROUPS.values())[i])
             one.plot(steps, values, line, color=figures.colour(colour), linewidth=1.6, marker="." if len(values) < 3 else None, label=what)
         one.set_title(name, fontsize=10, loc="left")
-        one.set(xlabel="moves", ylabel=label, **({"yscale": "log"} if logarithmic else {}))
+        wide = logarithmic and min(drawn) > 0 and max(drawn) > 10 * min(drawn)
+        one.set(xlabel="moves", ylabel=label, xlim=(0, None), yscale="log" if wide else "linear")
         one.legend(frameon=False, fontsize=8)
     return figure
 

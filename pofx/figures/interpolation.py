@@ -8,7 +8,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pofx import examples, figures
+from pofx import asked, examples, figures
 from pofx.core import Decodes, Encodes, Model, UsageError
 from pofx.data.dataset import Dataset
 from pofx.data.images import grid
@@ -52,8 +52,8 @@ def walk(start: Float[Tensor, "walks ..."], stop: Float[Tensor, "walks ..."], st
 
 
 def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
-    """Five pairs, which `seed` chooses, each joined by both paths; a conditional model is asked for the class of the first of
-    a pair."""
+    """Five pairs, which `seed` chooses, each joined by both paths; a conditional model is asked for the label of the first of
+    a pair, or, between draws of the prior, for one that is drawn as well."""
     start, stop, label, title = ends(model, dataset, WALKS, seed)
     walks = torch.stack([walk(start, stop, STEPS, path) for path in PATHS], 1)
     length = walks.flatten(3).norm(dim=-1).mean(0)
@@ -64,7 +64,9 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
         f"half way {length[0, STEPS // 2]:.2f} (linear) and {length[1, STEPS // 2]:.2f} (spherical)"
     )
     columns = [f"{share:.0%}" for share in torch.linspace(0, 1, STEPS).tolist()]
-    return figures.picture(image, title, run, rows=PATHS * len(start), columns=columns, below=lengths)
+    names = asked.names(model, label)
+    rows = PATHS * len(start) if names is None else [f"{figures.shorten(name)}, {path}" for name in names for path in PATHS]
+    return figures.picture(image, title, run, rows=rows, columns=columns, below=lengths)
 
 
 def film(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Iterator[Figure]:
@@ -79,11 +81,11 @@ def film(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
 
 
 def ends(model: Model, dataset: Dataset, pairs: int, seed: int) -> tuple[Tensor, Tensor, Tensor | None, str]:
-    """Codes of at most so many pairs of held-out examples (draws of the prior where the model does not encode), the labels of
-    the first ones, and a title."""
+    """Codes of at most so many pairs of held-out examples (draws of the prior where the model does not encode), the labels that
+    each walk is under, and a title."""
     if Encodes not in model.capabilities:
         start, stop = examples.prior_codes(model, 2 * pairs, seed).chunk(2)
-        return start, stop, None, "walks between draws of the prior"
+        return start, stop, asked.labels(model, None, pairs, seed), "walks between draws of the prior"
     part, held = examples.held_out(dataset)
     batch = examples.some(held, 2 * pairs, seed=seed)
     codes, n = examples.encode(model, batch), len(batch.x) // 2

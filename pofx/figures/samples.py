@@ -95,7 +95,8 @@ def _points(model: Model, dataset: Dataset, run: Run | None, seed: int) -> Figur
         one.scatter(place[:, 0], place[:, 1], s=6, c=colour, alpha=0.5, linewidths=0, rasterized=True)
         plane.label(one)
         one.set_title(name, fontsize=9, loc="left")
-        one.set_aspect("equal", adjustable="box")
+        if real.shape[1] == 2:  # principal axes of more numbers need not be as long as each other
+            one.set_aspect("equal", adjustable="box")
     axes[1].set_ylabel("")
     return figure
 

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pofx import examples, figures
-from pofx.core import Batch, Decodes, Encodes, Model
+from pofx import asked, examples, figures
+from pofx.core import Decodes, Encodes, Model
 from pofx.data.dataset import Dataset
 from pofx.data.images import grid
 from pofx.figures.active_units import EXAMPLES, activity
@@ -28,14 +28,15 @@ BESIDE, FRAMES = 8, 25
 def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
     """A row for each of the ten most active units, the most active first; `seed` chooses the example, whose own value is
     marked by a triangle."""
-    batch, codes, what = _codes(model, dataset, 1, seed)
+    codes, label, what = _codes(model, dataset, 1, seed)
     units, names, mean, scale = _units(model, dataset)
     values = torch.linspace(-REACH, REACH, VALUES)
     z = torch.cat([moved(codes, unit, mean[unit] + values * scale[unit]) for unit in units])
-    label = None if batch is None or batch.label is None else batch.label.expand(len(z), *batch.label.shape[1:])
-    image = grid(examples.decode(model, z, label), VALUES, gap=figures.GAP)
+    of = None if label is None else label.expand(len(z), *label.shape[1:])
+    image = grid(examples.decode(model, z, of), VALUES, gap=figures.GAP)
     title = f"each row: one unit from -{REACH:g} to {REACH:g} standard deviations of the prior, the rest as of {what}"
-    named = "its variance over x, in prior variances" if batch is not None else "mean squared change between -1 and +1"
+    encodes = Encodes in model.capabilities
+    named = "its variance over x, in prior variances" if encodes else "mean squared change between -1 and +1"
     below = f"triangle: its own value; after a unit's name: {named}"
     columns = [f"{value:+.1f}" if abs(value) > 1e-6 else "0" for value in values.tolist()]
     figure = figures.picture(image, title, run, rows=names, columns=columns, below=below)
@@ -53,14 +54,14 @@ def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 
 
 def film(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Iterator[Figure]:
     """The same units of several examples beside each other, all at the same value in each frame."""
-    batch, codes, what = _codes(model, dataset, BESIDE, seed)
+    codes, label, what = _codes(model, dataset, BESIDE, seed)
     units, names, mean, scale = _units(model, dataset)
-    label = None if batch is None or batch.label is None else batch.label.repeat(len(units), *(1,) * (batch.label.ndim - 1))
+    of = None if label is None else label.repeat(len(units), *(1,) * (label.ndim - 1))
     for value in torch.linspace(-REACH, REACH, FRAMES):
         z = torch.cat([moved(codes, unit, mean[unit] + value * scale[unit]) for unit in units])
         # As wide in every frame.
         title = f"each row: its unit at {float(value):+5.2f} sd, the rest as of {what}"
-        yield figures.picture(grid(examples.decode(model, z, label), len(codes), gap=figures.GAP), title, run, rows=names)
+        yield figures.picture(grid(examples.decode(model, z, of), len(codes), gap=figures.GAP), title, run, rows=names)
 
 
 def moved(codes: Float[Tensor, "#n latent"], unit: int, values: Float[Tensor, " n"] | Float[Tensor, ""]) -> Float[Tensor, "n latent"]:
@@ -70,13 +71,17 @@ def moved(codes: Float[Tensor, "#n latent"], unit: int, values: Float[Tensor, " 
     return z
 
 
-def _codes(model: Model, dataset: Dataset, n: int, seed: int) -> tuple[Batch | None, Tensor, str]:
-    """Held-out examples with their codes; draws of the prior where the model does not encode."""
-    if Encodes not in model.capabilities:
-        return None, examples.prior_codes(model, n, seed).flatten(1), "draws of the prior" if n > 1 else "a draw of the prior"
-    part, held = examples.held_out(dataset)
-    batch = examples.some(held, n, seed=seed)
-    return batch, examples.encode(model, batch).flatten(1), f"{part} examples" if n > 1 else f"a {part} example"
+def _codes(model: Model, dataset: Dataset, n: int, seed: int) -> tuple[Tensor, Tensor | None, str]:
+    """Codes of held-out examples, their labels and what they are; draws of the prior, under labels that are drawn as well, where
+    the model does not encode."""
+    if Encodes in model.capabilities:
+        part, held = examples.held_out(dataset)
+        batch = examples.some(held, n, seed=seed)
+        return examples.encode(model, batch).flatten(1), batch.label, f"{part} examples" if n > 1 else f"a {part} example"
+    label = asked.labels(model, None, n, seed)
+    names = asked.names(model, label)
+    what = "draws of the prior" if n > 1 else "a draw of the prior" + (f" ({names[0]})" if names else "")
+    return examples.prior_codes(model, n, seed).flatten(1), label, what
 
 
 def _units(model: Model, dataset: Dataset) -> tuple[list[int], tuple[str, ...], Tensor, Tensor]:
@@ -94,10 +99,11 @@ def _units(model: Model, dataset: Dataset) -> tuple[list[int], tuple[str, ...], 
 def influence(model: Model, mean: Float[Tensor, " units"], scale: Float[Tensor, " units"]) -> Float[np.ndarray, " units"]:
     """The mean squared difference between what codes are decoded to with a unit at one standard deviation above the mean of the
     prior and at one below: all units of a prior vary alike, but the decoder need not listen to them alike."""
-    codes = examples.prior_codes(model, DRAWS, 0).flatten(1)
+    codes, label = examples.prior_codes(model, DRAWS, 0).flatten(1), asked.labels(model, None, DRAWS, 0)
+    label = None if label is None else torch.cat((label, label))
     found = []
     for unit in range(len(mean)):
         ends = torch.cat([moved(codes, unit, mean[unit] + sign * scale[unit]) for sign in (1, -1)])
-        above, below = examples.decode(model, ends).chunk(2)
+        above, below = examples.decode(model, ends, label).chunk(2)
         found.append(float((above - below).square().mean()))
     return np.array(found)
