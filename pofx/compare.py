@@ -89,7 +89,9 @@ def columns(measurements: Sequence[tuple[Run, Report]]) -> tuple[Column, ...]:
         run = group[0][0]
         name = model
         if models.count(model) > 1:
-            name = f"{model} {path.name if [p.name for p in set(paths)].count(path.name) == 1 else path}"
+            where = path.name if [p.name for p in set(paths)].count(path.name) == 1 else str(path)
+            # A folder that was named by the default says the model already.
+            name = where if where.startswith(f"{model.replace('_', '-')}-") else f"{model} {where}"
             name += f"@{run.step}" if paths.count(path) > 1 else ""
         if prior := group[0][1].prior.partition(" ")[0]:
             name += f" with the fitted prior {prior}"

@@ -285,6 +285,11 @@ def test_checkpoints_of_one_run_have_names_of_their_own(tmp_path):
     assert [column.name for column in columns] == ["m a@5", "m a@9"]
 
 
+def test_folders_that_say_their_model_are_not_told_it_again(tmp_path):
+    columns = compare.columns([fake(tmp_path / "m-digits-001", step=5), fake(tmp_path / "m-digits-001", step=9), fake(tmp_path / "mine")])
+    assert [column.name for column in columns] == ["m-digits-001@5", "m-digits-001@9", "m mine"]
+
+
 # ------------------------------------------------------------------------------------------------------ real runs
 
 TINY = ["--steps", "3", "--batch-size", "16", "--model.latent-dim", "2", "--model.hidden", "8", "--quiet"]

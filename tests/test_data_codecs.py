@@ -193,7 +193,10 @@ def test_columns_of_a_table(table):
     assert dataset.spec.shape == (8,)
     assert dataset.spec.label == Classes(("a", "b", "c"))
     assert any("id" in note and "identifier" in note for note in dataset.notes)
-    assert dataset.notes[-1] == "columns are read as numbers: height; whole numbers: age (some empty); categories: town (2, some empty), member (2)"
+    assert (
+        dataset.notes[-1]
+        == "columns are read as numbers: height; whole numbers: age (some empty); categories: town (2, some empty), member (2)"
+    )
     x = whole(dataset).x
     assert torch.equal(x[:, 1], torch.tensor([float(i % 7 == 0) for i in range(200)]))
     assert torch.equal(x[:, 3:6].sum(1), torch.ones(200))
