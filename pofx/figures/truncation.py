@@ -12,7 +12,8 @@ from pofx.run import Run
 needs, kinds, wants = (Samples,), ("images",), "a model that can truncate its noise"
 
 SHOWN = 10
-#: None and 3 are nearly one; below 1 a generator has hardly been.
+#: Bounds of the noise, where a model does not name its own as `truncations`: None and 3 are nearly one; below 1 a generator has
+#: hardly been.
 VALUES = (None, 2.0, 1.5, 1.0, 0.75, 0.5)
 
 
@@ -23,6 +24,7 @@ def fits(model: Model) -> bool:
 
 def draw(model: Model, dataset: Dataset, *, run: Run | None = None, seed: int = 0) -> Figure:
     """A row for each truncation, from equal seeds."""
-    rows = [examples.draw(model, SHOWN, seed=seed, truncation=value) for value in VALUES]
-    names = ["none" if value is None else f"{value:g}" for value in VALUES]
+    values = getattr(model, "truncations", VALUES)
+    rows = [examples.draw(model, SHOWN, seed=seed, truncation=value) for value in values]
+    names = ["none" if value is None else f"{value:g}" for value in values]
     return figures.picture(grid(torch.cat(rows), SHOWN, gap=figures.GAP), "samples by truncation", run, rows=names)

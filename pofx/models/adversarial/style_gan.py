@@ -11,7 +11,7 @@ chance in the noise of each layer: two codes can be mixed, one for the coarse la
 
 import dataclasses
 import math
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -76,6 +76,9 @@ class StyleGAN(Model, Samples, Decodes, Judges):
         """How the generator's weights move."""
         discriminator_optimizer: Optimizer = dataclasses.field(default_factory=lambda: Optimizer(lr=2e-3, betas=(0.0, 0.99)))
         """How the discriminator's weights move."""
+
+    #: Shown by the figure of truncations: shares of the way from the mean style.
+    truncations: ClassVar = (None, 0.85, 0.7, 0.5, 0.3, 0.0)
 
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
