@@ -238,7 +238,8 @@ def row(name: str, seed: int, trial: Trial, results: dict[str, Any]) -> dict[str
         "parameters": run.info["parameters"],
         "any_speed": trial.any_speed,
         "learned": learned,
-        **({"hybrid": run.info["parts"]} if system.hybrid else {}),
+        # Without the folder, which is a matter of the machine.
+        **({"hybrid": [part.replace(f"{network.path.parent}/", "") for part in run.info["parts"]]} if system.hybrid else {}),
         **found,
         "target": target,
         "samples": drawn,

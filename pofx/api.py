@@ -316,13 +316,14 @@ def _run(trainer: Trainer, run: Run, report: bool) -> Run:
     if trainer.rank == 0:
         run.update(status=status, seconds=round(trainer.seconds, 3), examples=trainer.examples, peak_memory=peak_memory(trainer.device))
         if report and run.info["last"] is not None:
+            from pofx import examples
             from pofx import report as page
 
             trainer.display.say("drawing the report")
             written = page.write(_opened(run))
             for name, sentence in run.info.get("symptoms", {}).items():
                 trainer.display.say(f"it ends with {name}: {sentence}")
-            held = trainer.dataset.test is not None or trainer.dataset.validation is not None
+            held = examples.held_out(trainer.dataset)[0] != "train"
             further = (
                 f"pofx evaluate {run.path} measures it on data that training never saw" if held else "nothing is held out to measure it on"
             )

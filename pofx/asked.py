@@ -61,21 +61,24 @@ def text(codec: "Codec", given: str) -> Integer[Tensor, " length"]:
 def parse(text: str, meaning: Label) -> list[int] | dict[int, float]:
     """Numbers of the classes that are named, or some of the attributes or values by their number. Raises `UsageError` for
     names and numbers that are none."""
+
+    def known(name: str) -> int:
+        if name not in meaning.names:
+            raise UsageError(discovery.unknown("label", name, list(meaning.names), [repr(other) for other in meaning.names]))
+        return meaning.names.index(name)
+
     if isinstance(meaning, Classes):
         # A name may have a comma in it.
         names = [text] if text in meaning.names else [name.strip() for name in text.split(",")]
-        for name in names:
-            if name not in meaning.names:
-                raise UsageError(discovery.unknown("label", name, list(meaning.names), [repr(other) for other in meaning.names]))
-        return [meaning.names.index(name) for name in names]
-    binary, known = isinstance(meaning, Attributes), ", ".join(meaning.names[:NAMED])
-    found = values(text, "--label", f"NAME={'0 or NAME=1' if binary else 'NUMBER'}; names are {known}")
+        return [known(name) for name in names]
+    binary, some = isinstance(meaning, Attributes), ", ".join(meaning.names[:NAMED])
+    found = values(text, "--label", f"NAME={'0 or NAME=1' if binary else 'NUMBER'}; names are {some}")
+    numbered = {}
     for name, value in found.items():
-        if name not in meaning.names:
-            raise UsageError(discovery.unknown("label", name, list(meaning.names), [repr(other) for other in meaning.names]))
+        numbered[known(name)] = value
         if binary and value not in (0, 1):
             raise UsageError(f"--label {name}={value:g}: {name} is 0 or 1")
-    return {meaning.names.index(name): value for name, value in found.items()}
+    return numbered
 
 
 def values(text: str, flag: str, form: str = "NAME=NUMBER") -> dict[str, float]:

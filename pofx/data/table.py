@@ -159,17 +159,18 @@ def _fields(frame: Any, indicator: bool, notes: list[str]) -> list[Field]:
     return fields
 
 
+def _named(field: Field) -> str:
+    """A column with the number of its categories, and whether some of its cells are empty."""
+    levels = len(field.levels) - (None in field.levels)
+    about = [str(levels)] * (field.kind == "category") + ["some empty"] * (field.missing or None in field.levels)
+    return f"{field.name} ({', '.join(about)})" if about else field.name
+
+
 def _told(fields: list[Field]) -> str:
     """How each column was read, of many the first few."""
     parts = []
     for kind, what in (("number", "numbers"), ("integer", "whole numbers"), ("category", "categories")):
-        names = [
-            f"{field.name} ({len([level for level in field.levels if level is not None])}{', some empty' if None in field.levels else ''})"
-            if kind == "category"
-            else f"{field.name}{' (some empty)' if field.missing else ''}"
-            for field in fields
-            if field.kind == kind
-        ]
+        names = [_named(field) for field in fields if field.kind == kind]
         more = f" and {len(names) - TOLD} more" if len(names) > TOLD else ""
         parts += [f"{what}: {', '.join(names[:TOLD])}{more}"] if names else []
     return f"columns are read as {'; '.join(parts)}"
